@@ -1,0 +1,41 @@
+# Each target sets up what it needs; `make help` lists them.
+# Everything is called as `$(PY) -m tool`, so that a path with a space does no harm.
+
+SHELL := /bin/sh
+PY := .venv/bin/python
+SPHINX_OPTIONS := -W -n --keep-going --all
+UV_LOCK = uv pip compile --universal --python-version 3.11 --group book --group test \
+	--no-annotate --no-header --no-emit-package tensorflow --no-emit-package tf2jax --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book serve test test-slow test-matrix execute lint bench lock vendor clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+setup: .venv/ready  ## the environment in .venv (TensorFlow-free, from requirements.txt)
+
+.venv/ready: requirements.txt pyproject.toml tools/setup.sh
+	@sh tools/setup.sh .venv
+
+test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, ruff
+	$(PY) -m pytest -q -m "not slow" -n 2
+	$(PY) -m pytest -q --doctest-modules nteq
+
+test-matrix:  ## the library's tests on every supported Python found here
+	@sh tools/test_matrix.sh
+
+lint: .venv/ready  ## ruff: style and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+
+lock:  ## requirements.txt from pyproject.toml (needs uv on the PATH)
+	@{ sed -n '/^#/p' requirements.txt; $(UV_LOCK) pyproject.toml; } > requirements.new
+	@mv requirements.new requirements.txt
+
+vendor: .venv/ready  ## the JavaScript of the pages, from pinned npm packages (needs npm)
+	$(PY) -m tools.vendor
+
+clean:  ## what the targets above made, the environment included
+	rm -rf .venv .venvs _build

@@ -1,0 +1,111 @@
+// Draws an Explorer's curves as SVG. Text and axes use the page's own text colour, so that light and dark
+// mode both work; the slider is the browser's own, so mouse, touch and arrow keys do.
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#767676"];
+const WIDTH = 640, HEIGHT = 360, LEFT = 78, RIGHT = 16, TOP = 14, BOTTOM = 52;
+let count = 0;
+
+function svg(name, attributes, text) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function scale(values, log, from, to) {
+  const map = log ? Math.log10 : (v) => v;
+  let low = map(Math.min(...values)), high = map(Math.max(...values));
+  if (low === high) { low -= 0.5; high += 0.5; }
+  const margin = 0.04 * (high - low);
+  low -= margin; high += margin;
+  const position = (v) => from + (to - from) * (map(v) - low) / (high - low);
+  const ticks = [];
+  if (log && high - low >= 1) {
+    const step = Math.max(1, Math.ceil((high - low) / 6));
+    for (let e = Math.ceil(low); e <= high; e += step) ticks.push([10 ** e, "10" + superscript(e)]);
+  } else {
+    const raw = (high - low) / 5, power = 10 ** Math.floor(Math.log10(raw));
+    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
+    for (let v = Math.ceil(low / step) * step; v <= high + 1e-9 * step; v += step) {
+      const value = log ? 10 ** v : v;
+      ticks.push([value, String(Number(value.toPrecision(3)))]);
+    }
+  }
+  return { position, ticks };
+}
+
+function superscript(e) {
+  return String(e).replace(/./g, (c) => ({ "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" })[c]);
+}
+
+function render({ model, el }) {
+  const data = model.get("data");
+  const id = "explorer-" + ++count;
+  const root = document.createElement("figure");
+  root.style.cssText = "margin:0;max-width:42rem;color:var(--pst-color-text-base,inherit);font:inherit";
+
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-labelledby": id + "-caption" });
+  picture.style.cssText = "width:100%;height:auto;display:block";
+  const legend = document.createElement("div");
+  legend.style.cssText = "display:flex;flex-wrap:wrap;gap:0 1.2em;font-size:.9em";
+  data.curves.forEach((curve, i) => {
+    const item = document.createElement("span");
+    const swatch = document.createElement("span");
+    swatch.style.cssText = `display:inline-block;margin-right:.4em;vertical-align:middle;background:${COLOURS[i]};` +
+      (curve.points ? "width:9px;height:9px;border-radius:5px" : "width:18px;height:3px");
+    item.append(swatch, curve.name);
+    legend.append(item);
+  });
+
+  const label = document.createElement("label");
+  label.style.cssText = "display:flex;align-items:center;gap:.7em;margin:.3em 0;flex-wrap:wrap";
+  const input = document.createElement("input");
+  Object.assign(input, { type: "range", min: 0, max: data.values.length - 1, step: 1, id: id + "-slider" });
+  input.style.cssText = "flex:1 1 10em;min-height:2.2em;accent-color:#0072B2";
+  const shown = document.createElement("output");
+  shown.htmlFor = input.id;
+  shown.style.cssText = "min-width:5em;font-variant-numeric:tabular-nums";
+  label.append(data.slider, input, shown);
+  const caption = document.createElement("figcaption");
+  caption.id = id + "-caption";
+  caption.setAttribute("aria-live", "polite");
+  root.append(legend, picture, label, caption);
+  el.append(root);
+
+  const x = scale(data.x, data.xlog, LEFT, WIDTH - RIGHT);
+  const y = scale(data.curves.flatMap((c) => c.y.flat()), data.ylog, HEIGHT - BOTTOM, TOP);
+  const text = { fill: "currentColor", "font-size": 15 };
+  for (const [v, name] of x.ticks) {
+    picture.append(svg("line", { x1: x.position(v), x2: x.position(v), y1: TOP, y2: HEIGHT - BOTTOM, stroke: "currentColor", opacity: 0.15 }));
+    picture.append(svg("text", { ...text, x: x.position(v), y: HEIGHT - BOTTOM + 19, "text-anchor": "middle" }, name));
+  }
+  for (const [v, name] of y.ticks) {
+    picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y.position(v), y2: y.position(v), stroke: "currentColor", opacity: 0.15 }));
+    picture.append(svg("text", { ...text, x: LEFT - 7, y: y.position(v) + 5, "text-anchor": "end" }, name));
+  }
+  picture.append(svg("text", { ...text, x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, data.xlabel));
+  picture.append(svg("text", { ...text, transform: `translate(16 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)`, "text-anchor": "middle" }, data.ylabel));
+  const layer = svg("g", {});
+  picture.append(layer);
+
+  function draw() {
+    const i = Number(model.get("index"));
+    input.value = i;
+    input.setAttribute("aria-valuetext", data.values[i]);
+    shown.textContent = data.values[i];
+    caption.textContent = data.captions[i];
+    layer.replaceChildren();
+    data.curves.forEach((curve, c) => {
+      const at = data.x.map((v, k) => [x.position(v), y.position(curve.y[i][k])]);
+      if (curve.points) {
+        for (const [cx, cy] of at) layer.append(svg("circle", { cx, cy, r: 4.5, fill: COLOURS[c] }));
+      } else {
+        layer.append(svg("polyline", { points: at.map((p) => p.join(",")).join(" "), fill: "none", stroke: COLOURS[c], "stroke-width": 3 }));
+      }
+    });
+  }
+  input.addEventListener("input", () => { model.set("index", Number(input.value)); model.save_changes(); draw(); });
+  model.on("change:index", draw);
+  draw();
+}
+
+export default { render };

@@ -1,0 +1,110 @@
+"""Interactive figures that answer in a live kernel and in the static page alike.
+
+`Explorer` carries all of its curves with it and draws them in the browser, so moving its slider needs
+neither a kernel nor a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+from jax.typing import ArrayLike
+
+__all__ = ["Explorer"]
+
+
+class Explorer(anywidget.AnyWidget):
+    """Curves against x with a slider that steps through a parameter.
+
+    Args:
+        slider: the name of the parameter, with units.
+        values: the slider's positions in words, such as ["t = 0", "t = 1"].
+        x: the abscissa, shape (points,).
+        curves: name → ordinates of shape (positions, points), or (points,) for one that stays.
+        captions: one sentence per position that says what the figure shows there; read out by screen
+            readers.
+        xlabel: the x axis, with units.
+        ylabel: the y axis, with units.
+        points: names of the curves that are drawn as points instead of lines.
+        xlog: whether x is logarithmic.
+        ylog: whether y is logarithmic.
+        start: the position shown first.
+
+    Raises:
+        ValueError: lengths that do not fit each other, entries that are not finite, an entry that is not
+            positive on a logarithmic axis, or more curves than there are colours.
+
+    >>> Explorer("time t", ["0", "1"], [0, 1], {"mean": [[0, 0], [0, 1]]}, ["flat", "rising"], "x", "f").index
+    0
+    """
+
+    _esm = Path(__file__).parent / "explorer.js"
+    data = traitlets.Dict().tag(sync=True)
+    index = traitlets.Int(0).tag(sync=True)
+
+    def __init__(
+        self,
+        slider: str,
+        values: Sequence[str],
+        x: ArrayLike,
+        curves: Mapping[str, ArrayLike],
+        captions: Sequence[str],
+        xlabel: str,
+        ylabel: str,
+        *,
+        points: Sequence[str] = (),
+        xlog: bool = False,
+        ylog: bool = False,
+        start: int = 0,
+    ):
+        x = np.asarray(x, dtype=float)
+        positions = len(values)
+        if positions < 2 or len(captions) != positions:
+            raise ValueError(
+                f"Explorer: values needs at least two positions and as many captions, got {positions} "
+                f"and {len(captions)}."
+            )
+        if not 0 <= start < positions:
+            raise ValueError(f"Explorer: start must be in 0 … {positions - 1}, got {start!r}.")
+        if not 1 <= len(curves) <= 6:
+            raise ValueError(f"Explorer: give one to six curves, got {len(curves)}.")
+        unknown = set(points) - set(curves)
+        if unknown:
+            raise ValueError(f"Explorer: points names {sorted(unknown)}, which are not among the curves.")
+        drawn = {}
+        for name, given in curves.items():
+            y = np.asarray(given, dtype=float)
+            if y.shape not in ((positions, x.size), (x.size,)):
+                raise ValueError(
+                    f"Explorer: curve {name!r} must have shape {(positions, x.size)} or {(x.size,)}, "
+                    f"got {y.shape}."
+                )
+            drawn[name] = np.broadcast_to(y, (positions, x.size))
+        for name, values_on_axis, log in [("x", x, xlog), *((n, y, ylog) for n, y in drawn.items())]:
+            if not np.isfinite(values_on_axis).all() or (log and (values_on_axis <= 0).any()):
+                raise ValueError(
+                    f"Explorer: {name} must be finite{' and positive on a logarithmic axis' if log else ''}."
+                )
+        # six significant digits: what a screen shows, and the same on every machine
+        rounded = lambda a: [float(f"{v:.6g}") for v in a]
+        super().__init__(
+            index=start,
+            data={
+                "slider": slider,
+                "values": list(values),
+                "captions": list(captions),
+                "x": rounded(x),
+                "curves": [
+                    {"name": name, "points": name in points, "y": [rounded(row) for row in y]}
+                    for name, y in drawn.items()
+                ],
+                "xlabel": xlabel,
+                "ylabel": ylabel,
+                "xlog": xlog,
+                "ylog": ylog,
+            },
+        )

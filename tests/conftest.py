@@ -1,0 +1,10 @@
+"""The tests run in float64, since their oracles are good to 1e-12; doctests, run apart, in the default."""
+
+import jax
+from hypothesis import settings
+
+jax.config.update("jax_enable_x64", True)
+
+# the same examples at every run; no deadline, since the first call of a shape compiles
+settings.register_profile("nteq", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("nteq")

@@ -1,0 +1,70 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from nteq.interactive import Explorer
+from nteq.plotting import plot_gram, plot_orbit, use_style
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    with plt.rc_context():
+        use_style()
+        yield
+    plt.close("all")
+
+
+def test_orbit_shares_one_colour_scale():
+    figure = plot_orbit(np.arange(36.0).reshape(4, 3, 3), ["a", "b", "c", "d"])
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "d"]
+    assert {axis.images[0].get_clim() for axis in figure.axes} == {(-35.0, 35.0)}
+
+
+def test_gram_shows_the_matrix_it_was_given():
+    gram = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(plot_gram(gram, "K").images[0].get_array(), gram)
+
+
+def explorer(**changes):
+    arguments = dict(
+        slider="t", values=["0", "1"], x=[1, 2, 3], curves={"mean": np.ones((2, 3)), "fixed": [1, 2, 3]},
+        captions=["flat", "still flat"], xlabel="x", ylabel="f",
+    )  # fmt: skip
+    return Explorer(**(arguments | changes))
+
+
+def test_explorer_carries_every_position_with_it():
+    data = explorer(points=["fixed"], start=1).data
+    assert data["curves"][1] == {"name": "fixed", "points": True, "y": [[1, 2, 3], [1, 2, 3]]}
+    assert explorer(start=1).index == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"captions": ["one"]}, "as many captions"),
+        ({"values": ["0"], "captions": ["a"]}, "at least two positions"),
+        ({"start": 2}, "start must be"),
+        ({"curves": {}}, "one to six curves"),
+        ({"curves": {"m": np.ones((3, 3))}}, r"curve 'm' must have shape \(2, 3\) or \(3,\), got \(3, 3\)"),
+        ({"points": ["other"]}, "not among the curves"),
+        ({"x": [0, 1, 2], "xlog": True}, "positive on a logarithmic axis"),
+        ({"curves": {"m": [1, np.nan, 2]}}, "must be finite"),
+    ],
+)
+def test_explorer_names_bad_input(changes, message):
+    with pytest.raises(ValueError, match=message):
+        explorer(**changes)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plot_orbit(np.ones((3, 3))), "must have shape"),
+        (lambda: plot_orbit(np.ones((2, 3, 3)), ["one"]), "as many titles"),
+        (lambda: plot_gram(np.ones(3)), "must be a matrix"),
+    ],
+)
+def test_plots_name_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
