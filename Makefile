@@ -15,7 +15,7 @@ help:  ## this list
 
 setup: .venv/ready  ## the environment in .venv (TensorFlow-free, from requirements.txt)
 
-.venv/ready: requirements.txt pyproject.toml tools/setup.sh
+.venv/ready: requirements.txt tools/setup.sh
 	@sh tools/setup.sh .venv
 
 test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, ruff
