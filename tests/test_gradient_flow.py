@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nteq.compat import neural_tangents as nt
 from scipy.integrate import solve_ivp
 
 from nteq.actions import on_lattices, orbit
+from nteq.compat import neural_tangents as nt
 from nteq.gradient_flow import GradientFlow
 from nteq.groups import cyclic
 from nteq.ising import energy

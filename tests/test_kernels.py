@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nteq.compat import stax
 
 from nteq.actions import on_images, on_lattices, orbit
+from nteq.compat import stax
 from nteq.groups import cyclic
 from nteq.kernels import Kernels, empirical_ntk, from_stax, mlp_kernel, orbit_average
 
