@@ -28,7 +28,8 @@ _KNOWN = ((0, 10), (0, 13))  # first version that works, first that was not trie
 
 
 def _check_jax() -> None:
-    if not _KNOWN[0] <= jax.__version_info__[:2] < _KNOWN[1]:
+    found = tuple(int(part) for part in jax.__version__.split(".")[:2])
+    if not _KNOWN[0] <= found < _KNOWN[1]:
         raise ImportError(
             f"nteq.compat knows JAX 0.10 to 0.12 and found {jax.__version__}: neural-tangents 0.6.5 needs "
             "names that JAX moves between versions. Install one that works: pip install 'jax>=0.10,<0.13'."

@@ -266,14 +266,16 @@ def _angle(h1: Array, h2: Array) -> Array:
     """The angle between all pairs, to rounding, by Kahan's formula.
 
     arccos of the cosine loses half the digits for (anti)parallel vectors; the lengths of u − v and u + v
-    do not. The differences are not formed in memory: the compiler fuses them with the sum.
+    do not. Row by row, so that the differences take the memory of one batch.
     """
-    u, v = (
-        h / jnp.maximum(jnp.linalg.norm(h, axis=1, keepdims=True), jnp.finfo(h.dtype).tiny) for h in (h1, h2)
-    )
-    difference = jnp.sum((u[:, None] - v[None]) ** 2, -1)
-    total = jnp.sum((u[:, None] + v[None]) ** 2, -1)
-    return 2 * jnp.arctan2(jnp.sqrt(difference), jnp.sqrt(total))
+    tiny = jnp.finfo(h1.dtype).tiny
+    u, v = (h / jnp.maximum(jnp.linalg.norm(h, axis=1, keepdims=True), tiny) for h in (h1, h2))
+
+    def row(w):
+        w = jax.lax.optimization_barrier(w)  # or XLA forms the differences of all rows at once
+        return 2 * jnp.arctan2(jnp.linalg.norm(w - v, axis=1), jnp.linalg.norm(w + v, axis=1))
+
+    return jax.lax.map(row, u)
 
 
 def _relu_layers(h1, h2, depth, w2, b2):
