@@ -1,0 +1,129 @@
+"""The pairing check must catch what would otherwise be published stale."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import notebooks
+
+SOURCE = """\
+---
+jupytext:
+  formats: ipynb,md:myst
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A chapter
+
+```{code-cell} ipython3
+:tags: [hide-input]
+
+x = 1
+```
+
+```{code-cell} ipython3
+print(x)
+```
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one pair in order."""
+    source = tmp_path / "08_chapter.md"
+    source.write_text(SOURCE, encoding="utf-8")
+    notebook = notebooks.read_source(source)
+    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        cell.execution_count = count
+    nbformat.write(notebook, tmp_path / "08_chapter.ipynb")
+    return tmp_path
+
+
+def edit(folder: Path, change) -> None:
+    """Applies a change to the code cells of the stored notebook."""
+    path = folder / "08_chapter.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    change([cell for cell in notebook.cells if cell.cell_type == "code"])
+    nbformat.write(notebook, path)
+
+
+def report(folder, capsys) -> str:
+    """What the check prints about a folder that is not in order."""
+    assert notebooks.check(folder) == 1
+    return capsys.readouterr().out
+
+
+def test_a_pair_in_order_passes(folder, capsys):
+    assert notebooks.check(folder) == 0
+    assert "08_chapter: ok" in capsys.readouterr().out
+
+
+def test_a_disagreeing_source_is_named_with_its_cell_and_the_way_out(folder, capsys):
+    edit(folder, lambda cells: cells[1].update(source="print(x + 1)"))
+    out = report(folder, capsys)
+    assert "'print(x)'" in out and "different source in 08_chapter.ipynb" in out
+    assert "make execute NOTEBOOK=08" in out
+
+
+def test_disagreeing_tags_are_caught(folder, capsys):
+    edit(folder, lambda cells: cells[0].metadata.update(tags=["remove-cell"]))
+    assert "different tags" in report(folder, capsys)
+
+
+def test_a_missing_cell_is_caught(folder, capsys):
+    (folder / "08_chapter.md").write_text(SOURCE + "\nOne more paragraph.\n", encoding="utf-8")
+    assert "has 4 cells, 08_chapter.ipynb has 3" in report(folder, capsys)
+
+
+def test_a_source_without_notebook_is_caught(folder, capsys):
+    (folder / "08_chapter.ipynb").unlink()
+    assert "08_chapter.md has no 08_chapter.ipynb" in report(folder, capsys)
+
+
+def test_a_notebook_without_source_is_caught(folder, capsys):
+    (folder / "08_chapter.md").unlink()
+    assert "08_chapter.ipynb has no 08_chapter.md" in report(folder, capsys)
+
+
+def test_an_unexecuted_cell_is_caught(folder, capsys):
+    edit(folder, lambda cells: cells[1].update(execution_count=None))
+    assert "'print(x)') was not executed" in report(folder, capsys)
+
+
+def test_cells_out_of_order_are_caught(folder, capsys):
+    edit(folder, lambda cells: cells[0].update(execution_count=3))
+    assert "executed as number 3, not 1" in report(folder, capsys)
+
+
+def test_an_error_output_is_caught(folder, capsys):
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="no such group", traceback=[])
+    edit(folder, lambda cells: cells[1].update(outputs=[error]))
+    assert "ended in ValueError: no such group" in report(folder, capsys)
+
+
+def test_a_number_that_no_notebook_has_is_an_error_that_lists_them(folder):
+    assert [path.name for path in notebooks.select(["8"], folder)] == ["08_chapter.md"]
+    with pytest.raises(notebooks.NotebookError, match=r"number 9\. There are: 08"):
+        notebooks.select(["9"], folder)
+
+
+@pytest.mark.slow
+def test_two_runs_store_the_same_bytes_and_stderr_is_refused(folder):
+    source, stored = folder / "08_chapter.md", folder / "08_chapter.ipynb"
+    notebooks.execute(source)
+    first = stored.read_bytes()
+    notebooks.execute(source)
+    assert stored.read_bytes() == first and b"1\\n" in first
+    assert notebooks.check(folder) == 0
+
+    source.write_text(SOURCE.replace("print(x)", "import sys; print(x, file=sys.stderr)"), encoding="utf-8")
+    with pytest.raises(notebooks.NotebookError, match="wrote to stderr"):
+        notebooks.execute(source)
+    assert stored.read_bytes() == first

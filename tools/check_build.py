@@ -1,0 +1,97 @@
+"""Looks through the built book: `python tools/check_build.py _build/html`.
+
+Fails if a page has an image without a description (or with its file name as one), or loads a script, style,
+image or frame from another host. Links that a reader follows may lead anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+_LOADS = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "embed": "src",
+    "object": "data",
+}
+_LOADING_RELATIONS = {"stylesheet", "icon", "preload", "prefetch", "modulepreload", "preconnect", "manifest"}
+_OTHER_HOST = re.compile(r"^\s*(https?:)?//", re.I)
+_CODE_ON_OTHER_HOST = re.compile(
+    r"""(?:\bimport\b|\bfrom\b|@import|\burl\(|import\()\s*["'(]*\s*(?:https?:)?//[^"')\s]+"""
+)
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.problems: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag, attrs):
+        values = {name: value or "" for name, value in attrs}
+        self._inside = tag if tag in ("script", "style") else ""
+        address = values.get(_LOADS.get(tag, ""), "")
+        if tag == "link" and _LOADING_RELATIONS & set(values.get("rel", "").lower().split()):
+            address = values.get("href", "")
+        if _OTHER_HOST.match(address):
+            self.problems.append(f"<{tag}> loads {address} from another host")
+        if tag == "img":
+            self._check_description(values)
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside:
+            for found in _CODE_ON_OTHER_HOST.findall(data):
+                self.problems.append(f"<{self._inside}> loads {found.strip()} from another host")
+
+    def _check_description(self, values):
+        source = values.get("src", "")
+        name = source if len(source) < 120 else source[:60] + "…"
+        description = values.get("alt", "").strip()
+        if "alt" not in values:
+            self.problems.append(f"image {name} has no alt text")
+        elif not description and values.get("role") != "presentation" and values.get("aria-hidden") != "true":
+            self.problems.append(f"image {name} has an empty alt text")
+        elif description.rsplit("/")[-1] == source.rsplit("/")[-1] or re.search(
+            r"\.(png|svg|jpe?g|gif|webp)$", description, re.I
+        ):
+            self.problems.append(f"image {name} has a file name as alt text: {description}")
+
+
+def check_page(path: Path) -> list[str]:
+    """What is wrong with one page."""
+    page = _Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    return page.problems
+
+
+def main(folder: str) -> int:
+    """Checks the pages and prints how many there are and how large the book is."""
+    root = Path(folder)
+    pages = sorted(p for p in root.rglob("*.html") if "_static" not in p.relative_to(root).parts)
+    if not pages:
+        print(f"There is no page in {root}: run make book first.", file=sys.stderr)
+        return 1
+    failed = False
+    for page in pages:
+        for problem in check_page(page):
+            failed = True
+            print(f"{page.relative_to(root)}: {problem}", file=sys.stderr)
+    size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+    print(f"{len(pages)} pages, {size / 1e6:.0f} MB")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python tools/check_build.py FOLDER")
+    raise SystemExit(main(sys.argv[1]))
