@@ -1,7 +1,7 @@
 // Draws an Explorer's curves as SVG. Text and axes use the page's own text colour, so that light and dark
 // mode both work; the slider is the browser's own, so mouse, touch and arrow keys do.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#767676"];
-const WIDTH = 640, HEIGHT = 360, LEFT = 78, RIGHT = 16, TOP = 14, BOTTOM = 52;
+const LEFT = 72, RIGHT = 14, TOP = 12, BOTTOM = 50; // margins in CSS pixels
 let count = 0;
 
 function svg(name, attributes, text) {
@@ -11,7 +11,7 @@ function svg(name, attributes, text) {
   return node;
 }
 
-function scale(values, log, from, to) {
+function scale(values, log, from, to, room) {
   const map = log ? Math.log10 : (v) => v;
   let low = map(Math.min(...values)), high = map(Math.max(...values));
   if (low === high) { low -= 0.5; high += 0.5; }
@@ -20,10 +20,10 @@ function scale(values, log, from, to) {
   const position = (v) => from + (to - from) * (map(v) - low) / (high - low);
   const ticks = [];
   if (log && high - low >= 1) {
-    const step = Math.max(1, Math.ceil((high - low) / 6));
+    const step = Math.max(1, Math.ceil((high - low) / room));
     for (let e = Math.ceil(low); e <= high; e += step) ticks.push([10 ** e, "10" + superscript(e)]);
   } else {
-    const raw = (high - low) / 5, power = 10 ** Math.floor(Math.log10(raw));
+    const raw = (high - low) / Math.max(room, 2), power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
     for (let v = Math.ceil(low / step) * step; v <= high + 1e-9 * step; v += step) {
       const value = log ? 10 ** v : v;
@@ -43,8 +43,8 @@ function render({ model, el }) {
   const root = document.createElement("figure");
   root.style.cssText = "margin:0;max-width:42rem;color:var(--pst-color-text-base,inherit);font:inherit";
 
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-labelledby": id + "-caption" });
-  picture.style.cssText = "width:100%;height:auto;display:block";
+  const picture = svg("svg", { role: "img", "aria-labelledby": id + "-caption" });
+  picture.style.cssText = "width:100%;display:block";
   const legend = document.createElement("div");
   legend.style.cssText = "display:flex;flex-wrap:wrap;gap:0 1.2em;font-size:.9em";
   data.curves.forEach((curve, i) => {
@@ -71,41 +71,48 @@ function render({ model, el }) {
   root.append(legend, picture, label, caption);
   el.append(root);
 
-  const x = scale(data.x, data.xlog, LEFT, WIDTH - RIGHT);
-  const y = scale(data.curves.flatMap((c) => c.y.flat()), data.ylog, HEIGHT - BOTTOM, TOP);
-  const text = { fill: "currentColor", "font-size": 15 };
-  for (const [v, name] of x.ticks) {
-    picture.append(svg("line", { x1: x.position(v), x2: x.position(v), y1: TOP, y2: HEIGHT - BOTTOM, stroke: "currentColor", opacity: 0.15 }));
-    picture.append(svg("text", { ...text, x: x.position(v), y: HEIGHT - BOTTOM + 19, "text-anchor": "middle" }, name));
-  }
-  for (const [v, name] of y.ticks) {
-    picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y.position(v), y2: y.position(v), stroke: "currentColor", opacity: 0.15 }));
-    picture.append(svg("text", { ...text, x: LEFT - 7, y: y.position(v) + 5, "text-anchor": "end" }, name));
-  }
-  picture.append(svg("text", { ...text, x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, data.xlabel));
-  picture.append(svg("text", { ...text, transform: `translate(16 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)`, "text-anchor": "middle" }, data.ylabel));
-  const layer = svg("g", {});
-  picture.append(layer);
-
+  // Everything is drawn anew when the width changes, so that letters keep their size on a phone.
   function draw() {
+    const width = Math.max(root.clientWidth, 280), height = Math.round(Math.min(0.62 * width, 380));
+    const x = scale(data.x, data.xlog, LEFT, width - RIGHT, (width - LEFT) / 80);
+    const y = scale(data.curves.flatMap((c) => c.y.flat()), data.ylog, height - BOTTOM, TOP, height / 50);
+    const text = { fill: "currentColor", "font-size": 14 };
+    picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    picture.replaceChildren();
+    for (const [v, name] of x.ticks) {
+      const at = x.position(v);
+      picture.append(svg("line", { x1: at, x2: at, y1: TOP, y2: height - BOTTOM, stroke: "currentColor", opacity: 0.15 }));
+      picture.append(svg("text", { ...text, x: at, y: height - BOTTOM + 18, "text-anchor": "middle" }, name));
+    }
+    for (const [v, name] of y.ticks) {
+      const at = y.position(v);
+      picture.append(svg("line", { x1: LEFT, x2: width - RIGHT, y1: at, y2: at, stroke: "currentColor", opacity: 0.15 }));
+      picture.append(svg("text", { ...text, x: LEFT - 7, y: at + 5, "text-anchor": "end" }, name));
+    }
+    picture.append(svg("text", { ...text, x: (LEFT + width - RIGHT) / 2, y: height - 8, "text-anchor": "middle" }, data.xlabel));
+    const middle = (TOP + height - BOTTOM) / 2;
+    picture.append(svg("text", { ...text, transform: `translate(15 ${middle}) rotate(-90)`, "text-anchor": "middle" }, data.ylabel));
+
     const i = Number(model.get("index"));
     input.value = i;
     input.setAttribute("aria-valuetext", data.values[i]);
     shown.textContent = data.values[i];
     caption.textContent = data.captions[i];
-    layer.replaceChildren();
     data.curves.forEach((curve, c) => {
       const at = data.x.map((v, k) => [x.position(v), y.position(curve.y[i][k])]);
       if (curve.points) {
-        for (const [cx, cy] of at) layer.append(svg("circle", { cx, cy, r: 4.5, fill: COLOURS[c] }));
+        for (const [cx, cy] of at) picture.append(svg("circle", { cx, cy, r: 4.5, fill: COLOURS[c] }));
       } else {
-        layer.append(svg("polyline", { points: at.map((p) => p.join(",")).join(" "), fill: "none", stroke: COLOURS[c], "stroke-width": 3 }));
+        picture.append(svg("polyline", { points: at.map((p) => p.join(",")).join(" "), fill: "none", stroke: COLOURS[c], "stroke-width": 3 }));
       }
     });
   }
   input.addEventListener("input", () => { model.set("index", Number(input.value)); model.save_changes(); draw(); });
   model.on("change:index", draw);
-  draw();
+  let seen = 0;
+  new ResizeObserver(() => {
+    if (root.clientWidth !== seen) { seen = root.clientWidth; draw(); }
+  }).observe(root);
 }
 
 export default { render };
