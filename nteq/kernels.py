@@ -279,10 +279,10 @@ def _angle(h1: Array, h2: Array) -> Array:
 
 
 def _relu_layers(h1, h2, depth, w2, b2):
-    nngp = ntk = h1 @ h2.T
-    a, b = jnp.linalg.norm(h1, axis=1)[:, None], jnp.linalg.norm(h2, axis=1)[None]
-    angle = _angle(h1, h2)
-    for _ in range(depth):
+    tiny = jnp.finfo(h1.dtype).tiny
+
+    def layer(_, state):
+        nngp, ntk, a, b, angle = state
         # 1 − κ₁(θ), κ₁ = (sin θ + (π − θ) cos θ)/π, arranged so that nothing cancels near θ = 0
         defect = 2 * jnp.sin(angle / 2) ** 2 - (jnp.sin(angle) - angle * jnp.cos(angle)) / jnp.pi
         derivative = (jnp.pi - angle) / (2 * jnp.pi)
@@ -291,21 +291,27 @@ def _relu_layers(h1, h2, depth, w2, b2):
         ntk = nngp + w2 * derivative * ntk
         a, b = jnp.sqrt(p**2 + b2), jnp.sqrt(q**2 + b2)
         # ab − nngp without cancellation: ab − (pq + b2) = b2 (p − q)²/(ab + pq + b2) by Lagrange's identity
-        gap = p * q * defect + b2 * (p - q) ** 2 / jnp.maximum(a * b + p * q + b2, jnp.finfo(a.dtype).tiny)
-        versine = gap / jnp.maximum(a * b, jnp.finfo(a.dtype).tiny)  # 1 − cos θ of the next layer
+        gap = p * q * defect + b2 * (p - q) ** 2 / jnp.maximum(a * b + p * q + b2, tiny)
+        versine = gap / jnp.maximum(a * b, tiny)  # 1 − cos θ of the next layer
         angle = 2 * jnp.arcsin(jnp.sqrt(jnp.clip(versine / 2, 0, 1)))
-    return nngp, ntk
+        return nngp, ntk, a, b, angle
+
+    a, b = jnp.linalg.norm(h1, axis=1)[:, None], jnp.linalg.norm(h2, axis=1)[None]
+    nngp = h1 @ h2.T
+    return jax.lax.fori_loop(0, depth, layer, (nngp, nngp, a, b, _angle(h1, h2)))[:2]
 
 
 def _erf_layers(h1, h2, depth, w2, b2):
-    nngp = ntk = h1 @ h2.T
-    a, b = (jnp.sum(h**2, axis=1) for h in (h1, h2))
-    a, b = a[:, None], b[None]
-    for _ in range(depth):
+    def layer(_, state):
+        nngp, ntk, a, b = state
         # (1 + 2a)(1 + 2b) − 4 nngp², as a sum of terms that are not negative
         minor = jnp.sqrt(1 + 2 * a + 2 * b + 4 * jnp.maximum(a * b - nngp**2, 0))
         arcsine = jnp.arctan2(2 * nngp, minor)
         nngp = w2 * 2 / jnp.pi * arcsine + b2
         ntk = nngp + w2 * 4 / jnp.pi / minor * ntk
         a, b = (w2 * 2 / jnp.pi * jnp.arctan2(2 * s, jnp.sqrt(1 + 4 * s)) + b2 for s in (a, b))
-    return nngp, ntk
+        return nngp, ntk, a, b
+
+    a, b = jnp.sum(h1**2, axis=1)[:, None], jnp.sum(h2**2, axis=1)[None]
+    nngp = h1 @ h2.T
+    return jax.lax.fori_loop(0, depth, layer, (nngp, nngp, a, b))[:2]

@@ -124,6 +124,14 @@ def test_zero_input_is_finite_and_right():
     assert np.isfinite(np.stack(mlp_kernel(2)(x, x))).all()
 
 
+def test_a_thousand_layers_take_no_longer_to_compile_than_one():
+    x = rng.normal(size=(2, 8))
+    ntk = mlp_kernel(1000, "relu", 2**0.5)(x, x).ntk
+    np.testing.assert_allclose(np.diag(ntk), 1001 * 2 * (x**2).mean(1), rtol=1e-12)
+    correlation = ntk[0, 1] / np.sqrt(ntk[0, 0] * ntk[1, 1])
+    assert abs(correlation - 0.25) < 0.01  # all inputs become equally unlike: q = 1 - 3q
+
+
 def test_float32_stays_float32_and_is_right_to_its_precision():
     x = rng.normal(size=(5, 6)).astype(np.float32)
     for single, double in zip(
