@@ -18,9 +18,24 @@ setup: .venv/ready  ## the environment in .venv (TensorFlow-free, from requireme
 .venv/ready: requirements.txt tools/setup.sh
 	@sh tools/setup.sh .venv
 
+book: .venv/ready  ## the whole book, from clean, warnings as errors
+	@rm -rf _build
+	$(PY) -c "from jupyter_book.cli.main import main; main()" build . $(SPHINX_OPTIONS) --quiet
+	@$(PY) tools/check_build.py _build/html
+	@printf '\nThe book is in _build/html. To read it: make serve\n'
+
+serve: .venv/ready  ## reads the built book at http://localhost:8000
+	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
+	$(PY) -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
 test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, ruff
 	$(PY) -m pytest -q -m "not slow" -n 2
 	$(PY) -m pytest -q --doctest-modules nteq
+	$(PY) -m tools.notebooks check
+	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= notebooks
+
+test-slow: .venv/ready  ## the tests marked slow
+	$(PY) -m pytest -q -m slow
 
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh
@@ -29,6 +44,8 @@ lint: .venv/ready  ## ruff: style and format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+execute: .venv/ready  ## syncs, runs and stores every notebook (or make execute NOTEBOOK=08)
+	$(PY) -m tools.notebooks execute $(NOTEBOOK)
 
 figures: .venv/ready  ## the figure of the first page (book/_assets/claim.png)
 	$(PY) -m tools.claim_figure
