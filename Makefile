@@ -35,7 +35,7 @@ test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, 
 	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= notebooks
 
 test-slow: .venv/ready  ## the tests marked slow
-	$(PY) -m pytest -q -m slow
+	$(PY) -m pytest -q -m slow -n 2
 
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh

@@ -38,8 +38,8 @@ class Explorer(anywidget.AnyWidget):
         ValueError: lengths that do not fit each other, entries that are not finite, an entry that is not
             positive on a logarithmic axis, or more curves than there are colours.
 
-    >>> Explorer("time t", ["0", "1"], [0, 1], {"mean": [[0, 0], [0, 1]]}, ["flat", "rising"], "x", "f").index
-    0
+    >>> Explorer("time t", ["0", "1"], [0, 1], {"mean": [[0, 0], [0, 1]]}, ["flat", "rising"], "x", "f")
+    Explorer('time t', 2 positions)
     """
 
     _esm = Path(__file__).parent / "explorer.js"
@@ -108,3 +108,7 @@ class Explorer(anywidget.AnyWidget):
                 "ylog": ylog,
             },
         )
+
+    def __repr__(self) -> str:
+        # without an address, so that the output stored in a notebook is the same at every run
+        return f"Explorer({self.data['slider']!r}, {len(self.data['values'])} positions)"

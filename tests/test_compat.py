@@ -349,7 +349,9 @@ def explicit_ntk(apply_fn, params, x1, x2):
     return np.einsum("iap,jbp->ijab", jacobian(x1), jacobian(x2))
 
 
-@pytest.mark.parametrize("network, shape", [(small_mlp, (4,)), (small_cnn, (4, 4, 2))])
+@pytest.mark.parametrize(
+    "network, shape", [(small_mlp, (4,)), pytest.param(small_cnn, (4, 4, 2), marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("implementation", list(nt.NtkImplementation))
 def test_each_empirical_ntk_is_the_product_of_jacobians(network, shape, implementation):
     init_fn, apply_fn, _ = network()

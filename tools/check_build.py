@@ -1,7 +1,8 @@
 """Looks through the built book: `python tools/check_build.py _build/html`.
 
-Fails if a page has an image without a description (or with its file name as one), or loads a script, style,
-image or frame from another host. Links that a reader follows may lead anywhere.
+Fails if a page has an image without a description (or with its file name as one), a folded box without a
+title to unfold it by, or loads a script, style, image or frame from another host. Links that a reader follows may
+lead anywhere.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _OTHER_HOST = re.compile(r"^\s*(https?:)?//", re.I)
 _CODE_ON_OTHER_HOST = re.compile(
     r"""(?:\bimport\b|\bfrom\b|@import|\burl\(|import\()\s*["'(]*\s*(?:https?:)?//[^"')\s]+"""
 )
+_FOLDED = re.compile(r'<div class="(?=[^"]*\badmonition\b)[^"]*\bdropdown\b[^"]*"[^>]*>\s*')
 
 
 class _Page(HTMLParser):
@@ -70,7 +72,12 @@ class _Page(HTMLParser):
 def check_page(path: Path) -> list[str]:
     """What is wrong with one page."""
     page = _Page()
-    page.feed(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    page.feed(text)
+    for box in _FOLDED.finditer(text):
+        # one without a title stops the script that folds, and every box of the page stays open
+        if not text.startswith('<p class="admonition-title"', box.end()):
+            page.problems.append(f"a folded box has no title: {text[box.end() : box.end() + 60]!r}")
     return page.problems
 
 

@@ -67,9 +67,6 @@ def clean(notebook: nbformat.NotebookNode) -> None:
             cell.outputs = _merge_streams(cell.outputs)
             for output in cell.outputs:
                 output.get("metadata", {}).pop("needs_background", None)
-                plain = output.get("data", {}).get("text/plain")
-                if isinstance(plain, str):
-                    output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", plain)
     _rename_widgets(notebook)
 
 
