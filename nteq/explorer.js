@@ -1,7 +1,7 @@
 // Draws an Explorer's curves as SVG. Text and axes use the page's own text colour, so that light and dark
 // mode both work; the slider is the browser's own, so mouse, touch and arrow keys do.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#767676"];
-const LEFT = 72, RIGHT = 14, TOP = 12, BOTTOM = 50; // margins in CSS pixels
+const LEFT = 54, RIGHT = 14, TOP = 32, BOTTOM = 50; // margins in CSS pixels
 let count = 0;
 
 function svg(name, attributes, text) {
@@ -25,9 +25,9 @@ function scale(values, log, from, to, room) {
   } else {
     const raw = (high - low) / Math.max(room, 2), power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
-    for (let v = Math.ceil(low / step) * step; v <= high + 1e-9 * step; v += step) {
-      const value = log ? 10 ** v : v;
-      ticks.push([value, String(Number(value.toPrecision(3)))]);
+    for (let k = Math.ceil(low / step); k * step <= high; k++) {
+      const value = log ? 10 ** (k * step) : k * step;
+      ticks.push([value, String(Number(value.toPrecision(3))).replace("-", "−")]);
     }
   }
   return { position, ticks };
@@ -74,7 +74,7 @@ function render({ model, el }) {
   // Everything is drawn anew when the width changes, so that letters keep their size on a phone.
   function draw() {
     const width = Math.max(root.clientWidth, 280), height = Math.round(Math.min(0.62 * width, 380));
-    const x = scale(data.x, data.xlog, LEFT, width - RIGHT, (width - LEFT) / 80);
+    const x = scale(data.x, data.xlog, LEFT, width - RIGHT, (width - LEFT) / 60);
     const y = scale(data.curves.flatMap((c) => c.y.flat()), data.ylog, height - BOTTOM, TOP, height / 50);
     const text = { fill: "currentColor", "font-size": 14 };
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -90,8 +90,7 @@ function render({ model, el }) {
       picture.append(svg("text", { ...text, x: LEFT - 7, y: at + 5, "text-anchor": "end" }, name));
     }
     picture.append(svg("text", { ...text, x: (LEFT + width - RIGHT) / 2, y: height - 8, "text-anchor": "middle" }, data.xlabel));
-    const middle = (TOP + height - BOTTOM) / 2;
-    picture.append(svg("text", { ...text, transform: `translate(15 ${middle}) rotate(-90)`, "text-anchor": "middle" }, data.ylabel));
+    picture.append(svg("text", { ...text, x: 4, y: 16 }, data.ylabel)); // level, so that it fits a phone
 
     const i = Number(model.get("index"));
     input.value = i;

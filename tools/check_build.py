@@ -1,8 +1,8 @@
 """Looks through the built book: `python tools/check_build.py _build/html`.
 
 Fails if a page has an image without a description (or with its file name as one), a folded box without a
-title to unfold it by, or loads a script, style, image or frame from another host. Links that a reader follows may
-lead anywhere.
+title to unfold it by, or loads a script, style, image or frame from another host. Links that a reader
+follows may lead anywhere.
 """
 
 from __future__ import annotations
