@@ -51,7 +51,7 @@ figures: .venv/ready  ## the figure of the first page (book/_assets/claim.png)
 	$(PY) -m tools.claim_figure
 
 lock:  ## requirements.txt from pyproject.toml (needs uv on the PATH)
-	@{ sed -n '/^#/p' requirements.txt; $(UV_LOCK) pyproject.toml; } > requirements.new
+	@{ sed -n '/^#/p' requirements.txt; $(UV_LOCK) pyproject.toml; echo '--editable .'; } > requirements.new
 	@mv requirements.new requirements.txt
 
 vendor: .venv/ready  ## the JavaScript of the pages, from pinned npm packages (needs npm)

@@ -73,7 +73,7 @@ function render({ model, el }) {
 
   // Everything is drawn anew when the width changes, so that letters keep their size on a phone.
   function draw() {
-    const width = Math.max(root.clientWidth, 280), height = Math.round(Math.min(0.62 * width, 380));
+    const width = Math.max(root.clientWidth, 280), height = Math.round(Math.min(Math.max(0.62 * width, 260), 380));
     const x = scale(data.x, data.xlog, LEFT, width - RIGHT, (width - LEFT) / 60);
     const y = scale(data.curves.flatMap((c) => c.y.flat()), data.ylog, height - BOTTOM, TOP, height / 50);
     const text = { fill: "currentColor", "font-size": 14 };

@@ -19,5 +19,4 @@ echo "Setting up $env with $("$PYTHON" --version) (once; a few minutes)"
 "$env/bin/python" -m pip --version >/dev/null 2>&1 && fits "$env/bin/python" || rm -rf "$env"
 test -d "$env" || "$PYTHON" -m venv "$env" || { echo "Python's venv module is missing: on Debian and Ubuntu, apt install python3-venv." >&2; exit 1; }
 "$env/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
-"$env/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 date -u +%Y-%m-%dT%H:%MZ > "$env/ready"
