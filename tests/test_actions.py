@@ -6,8 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import rotate
 
-from nteq.actions import Action, on_images, on_lattices, orbit
-from nteq.groups import FiniteGroup, cyclic
+from nteq.actions import (
+    Action,
+    direct_product,
+    invariant_projection,
+    on_channels,
+    on_images,
+    on_lattices,
+    on_sets,
+    on_vectors,
+    orbit,
+    stabiliser,
+)
+from nteq.groups import FiniteGroup, cyclic, dihedral, generated_by, octahedral, symmetric
+from nteq.ising import energy
 
 orders = st.sampled_from([1, 2, 4])
 seeds = st.integers(0, 2**31)
@@ -73,7 +85,7 @@ def test_orbit_has_the_group_in_front_and_can_be_jitted():
         (lambda: on_lattices(4), "expected a FiniteGroup"),
         (
             lambda: on_images(FiniteGroup([[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]])),
-            "only cyclic",
+            "the group has no matrices",
         ),
         (lambda: on_lattices(cyclic(4))(4, np.ones((1, 3, 3))), "elements are the integers"),
         (lambda: on_lattices(cyclic(4))([0, 1], np.ones((1, 3, 3))), "one element"),
@@ -83,5 +95,109 @@ def test_orbit_has_the_group_in_front_and_can_be_jitted():
     ],
 )
 def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+EXACT = [
+    (on_lattices(dihedral(4)), (5, 5)),
+    (on_lattices(dihedral(2)), (4, 4)),
+    (on_lattices(cyclic(4), translations=3), (3, 3)),
+    (on_lattices(dihedral(4), translations=4), (4, 4)),
+    (on_images(dihedral(4)), (6, 6, 2)),
+    (on_vectors(octahedral()), (3,)),
+    (on_vectors(dihedral(5)), (4, 2)),
+    (on_sets(symmetric(4)), (4, 3)),
+    (on_sets(generated_by([[1, 2, 3, 4, 0]])), (5,)),
+    (on_channels(dihedral(3)), (2, 2, 6)),
+    (direct_product(on_sets(symmetric(3)), on_vectors(octahedral())), (3, 3)),
+]
+
+
+@pytest.mark.parametrize(("action", "shape"), EXACT, ids=lambda v: getattr(v, "name", None))
+def test_actions_marked_exact_are_group_actions(action, shape):
+    x = normal(1, 2, *shape)
+    assert action.exact and action.defect(x) < 1e-14
+    # orthogonal, too: the kernels of fully connected networks do not notice them
+    before, after = x.reshape(2, -1), np.asarray(action(action.group.order - 1, x)).reshape(2, -1)
+    np.testing.assert_allclose(after @ after.T, before @ before.T, rtol=1e-12)
+
+
+def test_interpolation_and_a_wrong_inverse_have_a_defect():
+    x = normal(2, 1, 9, 9, 1)
+    assert 0.1 < on_images(cyclic(8)).defect(x) < 2
+    good = on_sets(symmetric(3))
+    wrong = Action(good.group, lambda g, x: good.act(jnp.asarray(good.group.inverses)[g], x))
+    assert wrong.defect(normal(3, 1, 3, 2)) > 0.1
+
+
+def test_dihedral_flips_left_into_right_first():
+    x = normal(4, 2, 5, 5)
+    for g in range(4):
+        np.testing.assert_array_equal(
+            on_lattices(dihedral(4))(4 + g, x), np.rot90(x[:, :, ::-1], g, axes=(1, 2))
+        )
+
+
+def test_vectors_turn_as_the_pixels_do():
+    image = np.zeros((1, 5, 5, 1))
+    image[0, 1, 4] = 1  # two to the right, one up
+    for g in range(8):
+        right, up = np.asarray(on_vectors(dihedral(4))(g, np.array([[2.0, 1.0]])))[0].astype(int)
+        assert on_images(dihedral(4))(g, image)[0, 2 - up, 2 + right, 0] == 1
+
+
+def test_translations_with_rotations_leave_the_ising_energy_alone():
+    action = on_lattices(dihedral(4), translations=4)
+    spins = np.sign(normal(5, 3, 4, 4))
+    energies = jax.vmap(energy)(orbit(action, spins))
+    assert energies.shape == (128, 3)
+    np.testing.assert_allclose(energies, np.broadcast_to(energies[0], (128, 3)), atol=1e-12)
+
+
+def test_stabiliser_and_orbit_obey_the_orbit_stabiliser_theorem():
+    action = on_lattices(dihedral(4))
+    spins = np.sign(normal(6, 40, 3, 3))
+    spins[:3] = [np.ones((3, 3)), np.eye(3), np.diag([1, 2, 1])]
+    fixed = stabiliser(action, spins)
+    images = np.asarray(orbit(action, spins))
+    for i in range(40):
+        distinct = len({image.tobytes() for image in images[:, i] + 0.0})
+        assert distinct * fixed[i].sum() == 8
+    assert fixed[0].all() and fixed[1].sum() == 4
+
+
+def test_invariant_projection_is_invariant_and_a_projection():
+    action, x = on_images(dihedral(4)), normal(7, 2, 4, 4, 1)
+    mean = invariant_projection(action, x)
+    np.testing.assert_allclose(orbit(action, mean), np.broadcast_to(mean, (8, *mean.shape)), atol=1e-14)
+    np.testing.assert_allclose(invariant_projection(action, mean), mean, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: on_lattices(symmetric(3)), "has no matrices. Use cyclic"),
+        (lambda: on_images(octahedral()), "2 × 2 matrices"),
+        (lambda: on_lattices(cyclic(4), translations=0), "translations must be the side"),
+        (lambda: on_lattices(dihedral(4), translations=30), "more than 4096"),
+        (lambda: on_lattices(cyclic(1), translations=3)(0, np.ones((1, 4, 4))), r"\(n, 3, 3\)"),
+        (lambda: on_images(cyclic(8))(1, np.ones((1, 3, 4, 1))), "height 3 and width 4"),
+        (lambda: on_vectors(symmetric(3)), "has no matrices"),
+        (lambda: on_vectors(octahedral())(0, np.ones((2, 2))), r"\(n, ..., 3\), got shape \(2, 2\)"),
+        (lambda: on_sets(cyclic(3)), "has no permutations"),
+        (lambda: on_sets(symmetric(3))(0, np.ones((2, 4))), r"\(batch, 3, ...\)"),
+        (lambda: on_channels(cyclic(4))(0, np.ones((2, 3))), r"\(n, ..., 4\)"),
+        (lambda: on_channels(4), "expected a FiniteGroup"),
+        (lambda: direct_product(on_sets(symmetric(3)), symmetric(3)), "expected two actions"),
+        (
+            lambda: direct_product(on_vectors(dihedral(4)), on_vectors(dihedral(4)))(
+                12, np.array([[1.0, 2.0]])
+            ),
+            "do not commute",
+        ),
+    ],
+)
+def test_bad_input_of_the_further_actions_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,0 +1,145 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nteq.fourier import block_diagonalise, characters, irreps, isotypic_basis
+from nteq.groups import FiniteGroup, cyclic, dihedral, direct_product, generated_by, octahedral, symmetric
+
+sites = np.arange(16).reshape(4, 4)
+quaternions = FiniteGroup(
+    # elements ±1, ±i, ±j, ±k as 2·index + sign
+    [
+        [2 * (a ^ b) + (s ^ t ^ int((a, b) in {(1, 1), (2, 2), (3, 3), (1, 3), (2, 1), (3, 2)}))
+         for b in range(4) for t in range(2)]
+        for a in range(4) for s in range(2)
+    ],
+    "Q8",
+)  # fmt: skip
+GROUPS = [
+    cyclic(1),
+    cyclic(2),
+    cyclic(7),
+    cyclic(64),
+    dihedral(4),
+    dihedral(5),
+    symmetric(4),
+    octahedral(),
+    quaternions,
+    direct_product(cyclic(4), cyclic(4)),
+    direct_product(quaternions, cyclic(3)),
+    generated_by([np.roll(sites, 1, 0).ravel(), np.rot90(sites).ravel()], "p4 on 4 × 4"),
+]
+every_group = pytest.mark.parametrize("group", GROUPS, ids=lambda g: g.name)
+
+
+@every_group
+def test_irreps_are_orthogonal_representations_of_the_whole_group(group):
+    for s in irreps(group):
+        d = s.matrices
+        np.testing.assert_allclose(
+            d @ d.transpose(0, 2, 1), np.broadcast_to(np.eye(s.dimension), d.shape), atol=1e-11
+        )
+        for g in range(0, group.order, max(1, group.order // 8)):
+            np.testing.assert_allclose(d[g] @ d, d[group.table[g]], atol=1e-11)
+
+
+@every_group
+def test_characters_obey_the_orthogonality_relations(group):
+    found, chi = irreps(group), characters(group)
+    expected = np.diag([s.dimension / s.multiplicity for s in found])
+    np.testing.assert_allclose(chi @ chi.T / group.order, expected, atol=1e-10)
+    assert sum(s.dimension * s.multiplicity for s in found) == group.order
+    # as many as there are classes, if a class and that of the inverses count as one
+    classes = {
+        frozenset({*c, *group.inverses[c]}) for c in map(lambda c: c.tolist(), group.conjugacy_classes)
+    }
+    assert len(found) == len(classes)
+    np.testing.assert_allclose(chi[0], 1, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        (cyclic(4), {(1, "real"): 2, (2, "complex"): 1}),
+        (dihedral(5), {(1, "real"): 2, (2, "real"): 2}),
+        (octahedral(), {(1, "real"): 2, (2, "real"): 1, (3, "real"): 2}),
+        (quaternions, {(1, "real"): 4, (4, "quaternionic"): 1}),
+    ],
+    ids=lambda v: getattr(v, "name", ""),
+)
+def test_dimensions_and_kinds_are_those_of_the_textbooks(group, expected):
+    kinds = [(s.dimension, s.kind) for s in irreps(group)]
+    assert {k: kinds.count(k) for k in kinds} == expected
+
+
+@every_group
+def test_isotypic_basis_is_orthogonal_and_right_translation_acts_by_the_irreps(group):
+    q = isotypic_basis(group)
+    np.testing.assert_allclose(q.T @ q, np.eye(group.order), atol=1e-11)
+    for s in irreps(group):
+        for u in range(0, group.order, max(1, group.order // 8)):
+            np.testing.assert_allclose(s.basis[group.table[:, u]], s.basis @ s.matrices[u], atol=1e-11)
+
+
+def test_of_a_cyclic_group_it_is_the_discrete_fourier_transform():
+    f = np.random.default_rng(0).normal(size=7)
+    power = np.abs(np.fft.rfft(f, norm="ortho")) ** 2
+    power[1:] *= 2  # a frequency and its negative
+    q = [s.basis.reshape(7, -1) for s in irreps(cyclic(7))]
+    np.testing.assert_allclose(sorted((b.T @ f) @ (b.T @ f) for b in q), sorted(power), rtol=1e-10)
+
+
+def invariant_gram(group, n, seed=0):
+    """κ and the Gram matrix that it is the first block row of."""
+    rng = np.random.default_rng(seed)
+    kappa = rng.normal(size=(group.order, n, n))
+    kappa = (kappa + kappa[group.inverses].transpose(0, 2, 1)) / 2
+    whole = kappa[group.table[group.inverses]]  # (g, h) → κ(g⁻¹h)
+    return kappa, whole.transpose(0, 2, 1, 3).reshape(group.order * n, -1)
+
+
+@every_group
+def test_blocks_together_are_the_gram_matrix(group):
+    n = 2
+    kappa, gram = invariant_gram(group, n)
+    blocks = block_diagonalise(group, kappa)
+    np.testing.assert_allclose(gram, gram.T, atol=1e-13)
+    q = np.kron(isotypic_basis(group), np.eye(n))
+    transformed, at = q.T @ gram @ q, 0
+    for s, block in zip(irreps(group), blocks):
+        for _ in range(s.multiplicity):
+            rows = slice(at, at + len(block))
+            np.testing.assert_allclose(transformed[rows, rows], block, atol=1e-9)
+            transformed[rows, rows] = 0
+            at += len(block)
+    assert np.abs(transformed).max() < 1e-10 * np.linalg.norm(gram)
+
+
+def test_blocks_keep_single_precision():
+    kappa, _ = invariant_gram(cyclic(4), 2)
+    assert {b.dtype for b in block_diagonalise(cyclic(4), jnp.asarray(kappa, jnp.float32))} == {
+        jnp.dtype("float32")
+    }
+
+
+def test_a_matrix_without_the_symmetry_does_not_fall_into_blocks():
+    _, gram = invariant_gram(cyclic(4), 2)
+    gram[0, 5] += 1
+    gram[5, 0] += 1
+    q = np.kron(isotypic_basis(cyclic(4)), np.eye(2))
+    transformed = q.T @ gram @ q
+    assert np.abs(transformed[:2, 2:]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: irreps(4), "expected a FiniteGroup"),
+        (lambda: block_diagonalise(cyclic(4), np.ones((3, 2, 2))), r"\|G\| = 4, got \(3, 2, 2\)"),
+        (lambda: block_diagonalise(cyclic(2), np.full((2, 1, 1), np.inf)), "not finite"),
+        (lambda: block_diagonalise(cyclic(2), [[[1, 2], [0, 1]], [[0, 0], [0, 0]]]), "differ by up to 2.0e"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
