@@ -23,6 +23,7 @@ __all__ = [
     "Action",
     "direct_product",
     "invariant_projection",
+    "matrices_of",
     "on_channels",
     "on_images",
     "on_lattices",
@@ -176,6 +177,40 @@ def invariant_projection(action: Action, x: ArrayLike) -> Array:
     Array([3., 3., 3.], dtype=float32)
     """
     return orbit(action, x).mean(axis=0)
+
+
+def matrices_of(action: Action, dimension: int) -> np.ndarray:
+    r"""The matrices of a linear action on vectors, $(\rho(g)x)_i = \sum_j \rho(g)_{ij}x_j$.
+
+    Args:
+        action: a linear action on arrays of shape (n, dimension).
+        dimension: the length of the vectors.
+
+    Returns:
+        Array of shape (|G|, dimension, dimension).
+
+    Raises:
+        ValueError: the action does not take such arrays, is not linear, or is not a representation.
+
+    >>> from nteq.groups import generated_by
+    >>> matrices_of(on_sets(generated_by([[1, 0]])), 2)[1]
+    array([[0., 1.],
+           [1., 0.]])
+    """
+    columns = np.asarray(orbit(action, jnp.eye(dimension, dtype=float)))
+    matrices = columns.transpose(0, 2, 1).astype(float)
+    probe = np.linspace(-1.0, 2.0, dimension)[None]
+    moved = np.asarray(orbit(action, jnp.asarray(probe)))[:, 0]
+    products = np.einsum("gij,hjk->ghik", matrices, matrices)
+    tolerance = 100 * float(jnp.finfo(columns.dtype).eps) * dimension
+    if np.abs(matrices @ probe[0] - moved).max() > tolerance or (
+        np.abs(products - matrices[action.group.table]).max() > tolerance
+    ):
+        raise ValueError(
+            f"matrices_of: {action.name} on vectors of length {dimension} is not a linear representation of "
+            f"{action.group.name}: ρ(g)ρ(h) = ρ(gh) or linearity fails."
+        )
+    return matrices
 
 
 def on_lattices(group: FiniteGroup, translations: int | None = None) -> Action:

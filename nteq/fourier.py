@@ -207,7 +207,7 @@ def block_diagonalise(group: FiniteGroup, kappa: ArrayLike) -> list[Array]:
         ValueError: a shape that does not fit the group, entries that are not finite, or κ(u⁻¹) ≠ κ(u)ᵀ.
 
     >>> from nteq.groups import cyclic
-    >>> [b.tolist() for b in block_diagonalise(cyclic(2), [[[3.0]], [[1.0]]])]
+    >>> [b.round(4).tolist() for b in block_diagonalise(cyclic(2), [[[3.0]], [[1.0]]])]
     [[[4.0]], [[2.0]]]
     """
     kappa = jnp.asarray(kappa)
