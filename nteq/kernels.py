@@ -325,43 +325,62 @@ def _blocks(x: Array, size: int) -> list[Array]:
     return [x[start : start + size] for start in range(0, x.shape[0], size)]
 
 
-def _angle(h1: Array, h2: Array) -> Array:
-    """The angle between all pairs, to rounding, by Kahan's formula.
+def _distance_from_parallel(h1: Array, h2: Array, cosine: Array) -> Array:
+    """1 − |cos θ| of all pairs, to rounding.
 
-    arccos of the cosine loses half the digits for (anti)parallel vectors; the lengths of u − v and u + v
-    do not. Row by row, so that the differences take the memory of one batch.
+    Where the cosine is near ±1 the difference cancels, and the angle would lose half its digits. There it is
+    |u ∓ v|²/2, which costs a vector for each pair, so only for pairs that need it: one or two in a row as a
+    rule, the point itself and a copy of it.
     """
-    tiny = jnp.finfo(h1.dtype).tiny
+    tiny, few = jnp.finfo(h1.dtype).tiny, 2
     u, v = (h / jnp.maximum(jnp.linalg.norm(h, axis=1, keepdims=True), tiny) for h in (h1, h2))
+    near = (jnp.abs(cosine) > 0.99).sum(axis=1).max()
 
-    def row(w):
-        w = jax.lax.optimization_barrier(w)  # or XLA forms the differences of all rows at once
-        return 2 * jnp.arctan2(jnp.linalg.norm(w - v, axis=1), jnp.linalg.norm(w + v, axis=1))
+    def between(a, b):
+        return jnp.minimum(jnp.sum((a - b) ** 2, axis=1), jnp.sum((a + b) ** 2, axis=1)) / 2
 
-    return jax.lax.map(row, u)
+    def no_pair(_):
+        return 1 - jnp.abs(cosine)
+
+    def nearest_pairs(_):
+        distance, left, rows = 1 - jnp.abs(cosine), jnp.abs(cosine), jnp.arange(cosine.shape[0])
+        for _ in range(few):
+            nearest = jnp.argmax(left, axis=1)
+            distance = distance.at[rows, nearest].set(between(u, v[nearest]))
+            left = left.at[rows, nearest].set(-1)
+        return distance
+
+    def every_pair(_):
+        # row by row; without the barrier XLA forms the differences of all rows at once
+        return jax.lax.map(lambda w: between(jax.lax.optimization_barrier(w), v), u)
+
+    case = jnp.where(near == 0, 0, jnp.where(near <= few, 1, 2))
+    return jax.lax.switch(case, [no_pair, nearest_pairs, every_pair], None)
 
 
 def _relu_layers(h1, h2, depth, w2, b2):
     tiny = jnp.finfo(h1.dtype).tiny
 
-    def layer(_, state):
-        nngp, ntk, a, b, angle = state
+    def layer(ntk, a, b, less, more):  # less = 1 − cos θ, more = 1 + cos θ
+        angle, sine = 2 * jnp.arctan2(jnp.sqrt(less), jnp.sqrt(more)), jnp.sqrt(less * more)
         # 1 − κ₁(θ), κ₁ = (sin θ + (π − θ) cos θ)/π, arranged so that nothing cancels near θ = 0
-        defect = 2 * jnp.sin(angle / 2) ** 2 - (jnp.sin(angle) - angle * jnp.cos(angle)) / jnp.pi
+        defect = less - (sine - angle * (1 - less)) / jnp.pi
         derivative = (jnp.pi - angle) / (2 * jnp.pi)
-        p, q = a * jnp.sqrt(w2 / 2), b * jnp.sqrt(w2 / 2)
-        nngp = p * q * (1 - defect) + b2
-        ntk = nngp + w2 * derivative * ntk
+        p, q = a * (w2 / 2) ** 0.5, b * (w2 / 2) ** 0.5
+        ntk = p * q * (1 - defect) + b2 + w2 * derivative * ntk
         a, b = jnp.sqrt(p**2 + b2), jnp.sqrt(q**2 + b2)
         # ab − nngp without cancellation: ab − (pq + b2) = b2 (p − q)²/(ab + pq + b2) by Lagrange's identity
         gap = p * q * defect + b2 * (p - q) ** 2 / jnp.maximum(a * b + p * q + b2, tiny)
-        versine = gap / jnp.maximum(a * b, tiny)  # 1 − cos θ of the next layer
-        angle = 2 * jnp.arcsin(jnp.sqrt(jnp.clip(versine / 2, 0, 1)))
-        return nngp, ntk, a, b, angle
+        return ntk, a, b, jnp.clip(gap / jnp.maximum(a * b, tiny), 0, 1)  # no cosine is negative now
 
     a, b = jnp.linalg.norm(h1, axis=1)[:, None], jnp.linalg.norm(h2, axis=1)[None]
-    nngp = h1 @ h2.T
-    return jax.lax.fori_loop(0, depth, layer, (nngp, nngp, a, b, _angle(h1, h2)))[:2]
+    linear = h1 @ h2.T
+    distance = _distance_from_parallel(h1, h2, linear / jnp.maximum(a * b, tiny))
+    less = jnp.where(linear >= 0, distance, 2 - distance)
+    more = jnp.where(linear >= 0, 2 - distance, distance)
+    first = layer(linear, a, b, less, more)
+    ntk, a, b, less = jax.lax.fori_loop(1, depth, lambda _, state: layer(*state, 2 - state[-1]), first)
+    return a * b * (1 - less), ntk
 
 
 def _erf_layers(h1, h2, depth, w2, b2):

@@ -124,6 +124,17 @@ def test_zero_input_is_finite_and_right():
     assert np.isfinite(np.stack(mlp_kernel(2)(x, x))).all()
 
 
+@pytest.mark.parametrize("copies", [0, 1, 2, 5])
+def test_near_pairs_keep_every_digit_however_many_there_are(copies):
+    x = rng.normal(size=(3, 6))
+    tilts = [1e-9, 1e-7, 1e-4, 1e-2, 0.05][:copies]
+    near = [x * (-1) ** i + t * rng.normal(size=x.shape) for i, t in enumerate(tilts)]
+    other = np.concatenate([rng.normal(size=(2, 6)), *near])
+    exact = np.array([[mpmath_kernels(a, b, 2, "relu", 1.5, 0.0) for b in other] for a in x])
+    for ours, expected in zip(mlp_kernel(2, "relu", 1.5)(x, other), exact.transpose(2, 0, 1)):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
 def test_a_thousand_layers_take_no_longer_to_compile_than_one():
     x = rng.normal(size=(2, 8))
     ntk = mlp_kernel(1000, "relu", 2**0.5)(x, x).ntk
