@@ -292,16 +292,15 @@ class GradientFlow:
 
     @cached_property
     def _nngp_blocks(self) -> list[Array]:
-        """K(X, X) in the basis that diagonalises Θ(X, X), block by block."""
+        """Σ_u D(u) ⊗ K(X, ρ(u)X) for every irrep."""
         self._check_memory([b.irrep for b in self._all_blocks], matrices=3)
-        grams = self._gram([b.irrep for b in self._all_blocks], "nngp")
-        return [b.vectors.T @ gram @ b.vectors for b, gram in zip(self._all_blocks, grams, strict=True)]
+        return self._gram([b.irrep for b in self._all_blocks], "nngp")
 
     def _phi(self, block: _Block, t: float) -> Array:
         return _phi(block.eigenvalues, self._rate * t, self._largest, self._order * self._x.shape[0])
 
     def _project(self, blocks: list[_Block], rows, mixing: np.ndarray | None = None) -> list[Array]:
-        """Θ(x, ρ(h)X) for h = 0, 1, …, one at a time, in the eigenbasis of every block: (k, n, eigen).
+        """Θ(x, ρ(h)X) for h = 0, 1, …, one at a time, in the basis of every block: (k, n, d N).
 
         With a mixing matrix W, Σ_h′ W[h, h′] Θ(x, ρ(h′)X) takes the place of Θ(x, ρ(h)X).
         """
@@ -312,8 +311,7 @@ class GradientFlow:
         for h, row in enumerate(rows):
             for i, basis in enumerate(bases):
                 sums[i] = sums[i] + jnp.einsum("kb,xj->kxbj", jnp.asarray(basis[h], row.dtype), row)
-        flat = (s.reshape(*s.shape[:2], -1) for s in sums)
-        return [f @ b.vectors for f, b in zip(flat, blocks, strict=True)]
+        return [s.reshape(*s.shape[:2], -1) for s in sums]
 
     def _images(self):
         return (self._action(h, self._x) if h else self._x for h in range(self._order))
@@ -337,7 +335,9 @@ class GradientFlow:
         """
         t, x = _times("mean", t), jnp.asarray(x)
         rows = (jnp.concatenate([k.ntk for k in self._rows(x, image)]) for image in self._images())
-        projected = self._project(self._blocks, rows)
+        projected = [
+            k @ b.vectors for k, b in zip(self._project(self._blocks, rows), self._blocks, strict=True)
+        ]
         answers = [
             sum(
                 jnp.einsum("kxe,keo->xo", r * self._phi(block, float(s)), labels)
@@ -383,8 +383,10 @@ class GradientFlow:
 
     def _projected_kernels(self, x: Array, mixing: np.ndarray | None = None):
         rows = [self._kernel(x, image) for image in self._images()]
-        ntk, nngp = [k.ntk for k in rows], [k.nngp for k in rows]
-        return tuple(self._project(self._all_blocks, k, mixing) for k in (ntk, nngp))
+        ntk = self._project(self._all_blocks, [k.ntk for k in rows], mixing)
+        nngp = self._project(self._all_blocks, [k.nngp for k in rows], mixing)
+        # only Θ goes to the eigenbasis: A_t(x) comes back from there, so that K(X, X) need not follow
+        return [k @ b.vectors for k, b in zip(ntk, self._all_blocks, strict=True)], nngp
 
     def _covariance_at(self, t, prior, ours, others) -> Array:
         total = prior
@@ -392,7 +394,7 @@ class GradientFlow:
             self._all_blocks, self._nngp_blocks, *ours, *others, strict=True
         ):
             phi = self._phi(block, t)
-            a1, a2 = ntk1 * phi, ntk2 * phi
+            a1, a2 = (ntk1 * phi) @ block.vectors.T, (ntk2 * phi) @ block.vectors.T
             total = total + jnp.einsum("kxe,kze->xz", a1 @ gram - nngp1, a2)
             total = total - jnp.einsum("kxe,kze->xz", a1, nngp2)
         return total
@@ -451,7 +453,7 @@ class GradientFlow:
             self._all_blocks, self._nngp_blocks, *ours, *others, strict=True
         ):
             phi = self._phi(block, t)
-            a1, a2 = ntk1 * phi, ntk2 * phi
+            a1, a2 = (ntk1 * phi) @ block.vectors.T, (ntk2 * phi) @ block.vectors.T
             total = total + ((a1 @ gram - nngp1) * a2 - a1 * nngp2).sum((0, 2))
         return total
 
