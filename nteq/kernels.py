@@ -18,6 +18,8 @@ from jax.typing import ArrayLike
 
 __all__ = ["Kernels", "check_invariance", "empirical_ntk", "from_stax", "mlp_kernel", "orbit_average"]
 
+_ENTRIES = 2**18  # of a kernel that are computed in one go
+
 
 class Kernels(NamedTuple):
     """The two kernels of an infinitely wide network.
@@ -85,7 +87,11 @@ def mlp_kernel(
     def recursion(x1, x2):
         scale = float(W_std) / math.sqrt(x1.shape[1])  # Python numbers keep float32 inputs float32
         h1, h2 = (jnp.pad(x * scale, ((0, 0), (0, 1)), constant_values=b_std) for x in (x1, x2))
-        return Kernels(*layers[activation](h1, h2, depth, float(W_std) ** 2, float(b_std) ** 2))
+
+        def kernel_of_rows(h1, h2):
+            return layers[activation](h1, h2, depth, float(W_std) ** 2, float(b_std) ** 2)
+
+        return Kernels(*_by_rows(kernel_of_rows, h1, h2))
 
     def kernel(x1, x2):
         x1, x2 = _batches("mlp_kernel", x1, x2)
@@ -325,44 +331,32 @@ def _blocks(x: Array, size: int) -> list[Array]:
     return [x[start : start + size] for start in range(0, x.shape[0], size)]
 
 
-def _distance_from_parallel(h1: Array, h2: Array, cosine: Array) -> Array:
-    """1 − |cos θ| of all pairs, to rounding.
+def _by_rows(kernel_of_rows: Callable, h1: Array, h2: Array) -> tuple[Array, Array]:
+    """kernel_of_rows(h1, h2) for a few rows of h1 at a time: its temporaries stay small and in the cache."""
+    n1, n2 = h1.shape[0], h2.shape[0]
+    step = min(n1, max(1, _ENTRIES // n2))
+    if step == n1:
+        return kernel_of_rows(h1, h2)
 
-    Where the cosine is near ±1 the difference cancels, and the angle would lose half its digits. There it is
-    |u ∓ v|²/2, which costs a vector for each pair, so only for pairs that need it: one or two in a row as a
-    rule, the point itself and a copy of it.
-    """
-    tiny, few = jnp.finfo(h1.dtype).tiny, 2
-    u, v = (h / jnp.maximum(jnp.linalg.norm(h, axis=1, keepdims=True), tiny) for h in (h1, h2))
-    near = (jnp.abs(cosine) > 0.99).sum(axis=1).max()
+    def some_rows(i, whole):
+        # both slices move back at the end of the batch, so its last rows may be computed twice
+        part = kernel_of_rows(jax.lax.dynamic_slice_in_dim(h1, i * step, step), h2)
+        return tuple(
+            jax.lax.dynamic_update_slice_in_dim(w, p, i * step, 0) for w, p in zip(whole, part, strict=True)
+        )
 
-    def between(a, b):
-        return jnp.minimum(jnp.sum((a - b) ** 2, axis=1), jnp.sum((a + b) ** 2, axis=1)) / 2
-
-    def no_pair(_):
-        return 1 - jnp.abs(cosine)
-
-    def nearest_pairs(_):
-        distance, left, rows = 1 - jnp.abs(cosine), jnp.abs(cosine), jnp.arange(cosine.shape[0])
-        for _ in range(few):
-            nearest = jnp.argmax(left, axis=1)
-            distance = distance.at[rows, nearest].set(between(u, v[nearest]))
-            left = left.at[rows, nearest].set(-1)
-        return distance
-
-    def every_pair(_):
-        # row by row; without the barrier XLA forms the differences of all rows at once
-        return jax.lax.map(lambda w: between(jax.lax.optimization_barrier(w), v), u)
-
-    case = jnp.where(near == 0, 0, jnp.where(near <= few, 1, 2))
-    return jax.lax.switch(case, [no_pair, nearest_pairs, every_pair], None)
+    return jax.lax.fori_loop(0, -(-n1 // step), some_rows, (jnp.zeros((n1, n2), h1.dtype),) * 2)
 
 
 def _relu_layers(h1, h2, depth, w2, b2):
     tiny = jnp.finfo(h1.dtype).tiny
+    a, b = jnp.linalg.norm(h1, axis=1)[:, None], jnp.linalg.norm(h2, axis=1)[None]
+    u, v = h1 / jnp.maximum(a, tiny), h2 / jnp.maximum(b.T, tiny)
+    cosine = u @ v.T
 
     def layer(ntk, a, b, less, more):  # less = 1 − cos θ, more = 1 + cos θ
-        angle, sine = 2 * jnp.arctan2(jnp.sqrt(less), jnp.sqrt(more)), jnp.sqrt(less * more)
+        # atan2 of the roots costs a quarter more; with more = 0 this is arctan(inf), which is right
+        angle, sine = 2 * jnp.arctan(jnp.sqrt(less / more)), jnp.sqrt(less * more)
         # 1 − κ₁(θ), κ₁ = (sin θ + (π − θ) cos θ)/π, arranged so that nothing cancels near θ = 0
         defect = less - (sine - angle * (1 - less)) / jnp.pi
         derivative = (jnp.pi - angle) / (2 * jnp.pi)
@@ -373,14 +367,41 @@ def _relu_layers(h1, h2, depth, w2, b2):
         gap = p * q * defect + b2 * (p - q) ** 2 / jnp.maximum(a * b + p * q + b2, tiny)
         return ntk, a, b, jnp.clip(gap / jnp.maximum(a * b, tiny), 0, 1)  # no cosine is negative now
 
-    a, b = jnp.linalg.norm(h1, axis=1)[:, None], jnp.linalg.norm(h2, axis=1)[None]
-    linear = h1 @ h2.T
-    distance = _distance_from_parallel(h1, h2, linear / jnp.maximum(a * b, tiny))
-    less = jnp.where(linear >= 0, distance, 2 - distance)
-    more = jnp.where(linear >= 0, 2 - distance, distance)
-    first = layer(linear, a, b, less, more)
-    ntk, a, b, less = jax.lax.fori_loop(1, depth, lambda _, state: layer(*state, 2 - state[-1]), first)
-    return a * b * (1 - less), ntk
+    def layers(distance):
+        less = jnp.where(cosine >= 0, distance, 2 - distance)
+        more = jnp.where(cosine >= 0, 2 - distance, distance)
+        state = layer(a * b * cosine, a, b, less, more)
+        if depth > 1:  # a loop without iterations would still copy its state
+            state = jax.lax.fori_loop(1, depth, lambda _, state: layer(*state, 2 - state[-1]), state)
+        ntk, a_out, b_out, less = state
+        return a_out * b_out * (1 - less), ntk
+
+    # Where the cosine is near ±1 the difference 1 − |cos θ| cancels, and the angle would lose half its
+    # digits. There |u ∓ v|²/2 takes its place, which costs a vector for each pair, so only for pairs that
+    # need it: one or two in a row as a rule, the point itself and a copy of it.
+    few = 2
+    near = (jnp.abs(cosine) > 0.99).sum(axis=1).max()
+
+    def between(a, b):
+        return jnp.minimum(jnp.sum((a - b) ** 2, axis=1), jnp.sum((a + b) ** 2, axis=1)) / 2
+
+    def nearest_pairs():
+        distance, left, rows = 1 - jnp.abs(cosine), jnp.abs(cosine), jnp.arange(cosine.shape[0])
+        for _ in range(few):
+            nearest = jnp.argmax(left, axis=1)
+            distance = distance.at[rows, nearest].set(between(u, v[nearest]))
+            left = left.at[rows, nearest].set(-1)
+        return distance
+
+    def every_pair():
+        # row by row; without the barrier XLA forms the differences of all rows at once
+        return jax.lax.map(lambda w: between(jax.lax.optimization_barrier(w), v), u)
+
+    return jax.lax.cond(
+        near == 0,
+        lambda: layers(1 - jnp.abs(cosine)),
+        lambda: layers(jax.lax.cond(near <= few, nearest_pairs, every_pair)),
+    )
 
 
 def _erf_layers(h1, h2, depth, w2, b2):
