@@ -8,7 +8,7 @@ the irreducible representations it falls into small blocks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,33 @@ class Irrep:
     def character(self) -> np.ndarray:
         r"""$\chi_\sigma(g) = \operatorname{tr} D_\sigma(g)$, shape (|G|,)."""
         return np.trace(self.matrices, axis1=1, axis2=2)
+
+    @cached_property
+    def unitary(self) -> tuple[np.ndarray, np.ndarray]:
+        r"""σ as unitary matrices S(g), of half the dimension unless σ is of real kind, and their basis.
+
+        If σ is of complex or quaternionic kind, an orthogonal J with $J^2 = -1$ commutes with all D(g).
+        Let the columns of W span its eigenspace for i. There D acts as $S(g) = W^\dagger D(g)W$, and on the
+        eigenspace for −i as the complex conjugate of S, so all that σ contributes to a real matrix is twice
+        the real part of what S does, at a fraction of the work. A σ of real kind is returned as it is.
+
+        Returns:
+            S, shape (|G|, d, d) or (|G|, d/2, d/2), and $U_\sigma W$, shape (|G|, m, d) or (|G|, m, d/2), on
+            which right translation acts by S.
+
+        >>> from nteq.groups import cyclic
+        >>> rotation = irreps(cyclic(4))[2]
+        >>> rotation.matrices.shape, rotation.unitary[0].shape
+        ((4, 2, 2), (4, 1, 1))
+        """
+        if self.kind == "real":
+            return self.matrices, self.basis
+        random = np.random.default_rng(0).normal(size=(self.dimension, self.dimension))
+        commuting = np.mean(self.matrices @ random @ self.matrices.transpose(0, 2, 1), axis=0)
+        # the eigenvalues of the antisymmetric part are ±i times one length
+        _, vectors = np.linalg.eigh(1j * (commuting.T - commuting))
+        half = vectors[:, self.dimension // 2 :]
+        return half.conj().T @ self.matrices @ half, self.basis @ half
 
     def __repr__(self):
         return f"<irrep of dimension {self.dimension}, {self.kind}, {self.multiplicity} times>"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from nteq.actions import Action, matrices_of
 from nteq.fourier import Irrep, irreps
 from nteq.groups import cyclic
-from nteq.kernels import check_invariance
+from nteq.kernels import Kernels, check_invariance
 
 __all__ = ["GradientFlow"]
 
@@ -31,11 +31,19 @@ _ROWS = 2**28  # bytes of kernel values that are computed in one go
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """The part of the training Gram matrix that belongs to one irrep, B = Σ_u D(u) ⊗ Θ(X, ρ(u)X)."""
+    """The part of the training Gram matrix that belongs to one irrep σ: B = Σ_u σ(u) ⊗ Θ(X, ρ(u)X).
+
+    σ is taken as `Irrep.unitary`; where that is half of a real irrep, the block counts twice, by its real
+    part.
+    """
 
     irrep: Irrep
     eigenvalues: Array
     vectors: Array
+
+    @property
+    def weight(self) -> int:
+        return 1 if self.irrep.kind == "real" else 2
 
 
 class GradientFlow:
@@ -99,9 +107,10 @@ class GradientFlow:
 
         Exactly that of `GradientFlow` on the images written out, at the same t, at a fraction of its cost.
         With $\kappa(u)_{ij} = \Theta(x_i, \rho(u)x_j)$ the augmented Gram matrix is
-        $\sum_u\kappa(u)\otimes R(u)$ with the right translations R of G, so a real irrep σ of dimension d
-        contributes one block $\sum_u D_\sigma(u)\otimes\kappa(u)$ of size d n. The mean needs the irreps
-        that occur in the labels only, for invariant labels a single n × n matrix; the covariance needs all.
+        $\sum_u\kappa(u)\otimes R(u)$ with the right translations R of G, so an irrep σ of dimension d
+        contributes one block $\sum_u D_\sigma(u)\otimes\kappa(u)$ of size d n; where σ is complex, it
+        stands for its conjugate as well. The mean needs the irreps that occur in the labels only, for
+        invariant labels a single n × n matrix; the covariance needs all.
 
         Args:
             kernel: k(x1, x2) -> Kernels, invariant under the action: k(ρ(g)x1, ρ(g)x2) = k(x1, x2).
@@ -179,19 +188,23 @@ class GradientFlow:
         self._dtype = jnp.result_type(x.dtype, jnp.float32)
         self._rate = learning_rate / (self._order * x.shape[0])
         needed = [s for s in irreps(self._action.group) if self._occurs_in_labels(s)]
-        self._blocks = self._factorise(needed)
+        self._check_memory(needed, matrices=1)
+        self._blocks = [
+            self._diagonalise(s, gram) for s, gram in zip(needed, self._grams([("ntk", needed)]), strict=True)
+        ]
         self._dtype = self._blocks[0].eigenvalues.dtype
         self._shape_of_output = y.shape[1:]
         labels = y.reshape(y.shape[0], -1).astype(self._dtype)
         self._labels = []
         for block in self._blocks:
+            adjoint = self._cast(block.irrep.unitary[1]).conj()
             if self._label_matrices is None:
-                transformed = jnp.einsum("gkb,io->kbio", self._basis(block.irrep), labels)
+                transformed = jnp.einsum("gkb,io->kbio", adjoint, labels)
             else:
-                moved = jnp.einsum("goq,iq->gio", jnp.asarray(self._label_matrices, self._dtype), labels)
-                transformed = jnp.einsum("gkb,gio->kbio", self._basis(block.irrep), moved)
+                moved = jnp.einsum("goq,iq->gio", self._cast(self._label_matrices), labels)
+                transformed = jnp.einsum("gkb,gio->kbio", adjoint, moved)
             flat = transformed.reshape(block.irrep.multiplicity, -1, labels.shape[1])
-            self._labels.append(jnp.einsum("pe,kpo->keo", block.vectors, flat))
+            self._labels.append(jnp.einsum("pe,kpo->keo", block.vectors.conj(), flat))
 
     @property
     def _order(self) -> int:
@@ -203,118 +216,115 @@ class GradientFlow:
         character = np.trace(self._label_matrices, axis1=1, axis2=2)
         return np.mean(irrep.character * character) > 0.5  # a whole number, d/m times how often it occurs
 
-    def _basis(self, irrep: Irrep) -> Array:
-        return jnp.asarray(irrep.basis, self._dtype)
+    def _cast(self, array: np.ndarray) -> Array:
+        """A real or complex array in the precision of the kernel."""
+        return jnp.asarray(
+            array, jnp.result_type(self._dtype, jnp.complex64) if np.iscomplexobj(array) else self._dtype
+        )
 
-    def _check_memory(self, chosen: list[Irrep], matrices: int) -> None:
+    def _check_memory(self, irreps_of_blocks: list[Irrep], matrices: int, tests: int = 0) -> None:
         n, bytes_each = self._x.shape[0], jnp.dtype(self._dtype).itemsize
-        blocks = [bytes_each * (s.dimension * n) ** 2 for s in chosen]
-        # a block, its eigenvectors and the workspace of the eigensolver, besides all finished ones
-        needed = matrices * sum(blocks) + 3 * max(blocks) + 2 * bytes_each * n**2
+        blocks = []
+        for irrep in irreps_of_blocks:
+            sigma = irrep.unitary[0]
+            blocks.append((1 + np.iscomplexobj(sigma)) * (sigma.shape[1] * n) ** 2)
+        # all blocks, the workspace of the eigensolver for the largest, a kernel matrix, and the test rows
+        needed = matrices * sum(blocks) + 3 * max(blocks) + 2 * n**2
+        needed = bytes_each * (needed + 4 * tests * self._order * n + 4 * tests**2)
         allowed = self._max_bytes
         if allowed is None and hasattr(os, "sysconf"):
             allowed = 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if allowed is not None and needed > allowed:
             raise MemoryError(
-                f"GradientFlow: {n} points under a group of order {self._order} need about "
-                f"{needed / 1e9:.3g} GB and {allowed / 1e9:.3g} GB are allowed. Reduce n (the memory grows "
-                "with its square), take float32 inputs, use a smaller group, or raise max_bytes."
+                f"GradientFlow: {n} points under a group of order {self._order}"
+                + (f" and {tests} inputs" if tests else "")
+                + f" need about {needed / 1e9:.3g} GB and {allowed / 1e9:.3g} GB are allowed. Reduce n (the "
+                "memory grows with its square), give fewer inputs at a time, take float32 inputs, use a "
+                "smaller group, or raise max_bytes."
             )
 
     def _rows(self, x1: Array, x2: Array):
         """kernel(x1, x2) in blocks of rows, so that its intermediate results stay small."""
         step = max(1, _ROWS // (8 * x2.shape[0]))
-        return [self._kernel(x1[i : i + step], x2) for i in range(0, x1.shape[0], step)]
+        return (self._kernel(x1[i : i + step], x2) for i in range(0, x1.shape[0], step))
 
-    def _gram(self, chosen: list[Irrep], which: str) -> list[Array]:
-        """Σ_u D(u) ⊗ κ(u) for the chosen irreps, from one kernel matrix for each pair u, u⁻¹."""
+    def _grams(self, wanted: list[tuple[str, list[Irrep]]]) -> list[Array]:
+        """Σ_u σ(u) ⊗ κ(u) for κ = "ntk" or "nngp" and some irreps, from a kernel matrix for each u, u⁻¹."""
         group, x, n = self._action.group, self._x, self._x.shape[0]
-        sums = [0.0] * len(chosen)
+        sums = [None] * sum(len(chosen) for _, chosen in wanted)
         for u in range(self._order):
             v = int(group.inverses[u])
             if v < u:
                 continue
             images = x if u == group.identity else self._action(u, x)
-            parts = [getattr(k, which) for k in self._rows(x, images)]
-            kappa = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
-            if kappa.shape != (n, n):
-                raise ValueError(
-                    f"GradientFlow: kernel(x, x).{which} must have shape {(n, n)}, got {kappa.shape}."
-                )
-            self._check_symmetry(kappa, which, is_gram=u == group.identity)
-            for i, irrep in enumerate(chosen):
-                d = irrep.dimension
-                matrix = jnp.asarray(irrep.matrices[u], kappa.dtype)
-                term = kappa * matrix[0, 0] if d == 1 else jnp.kron(matrix, kappa)
-                if u == v:
-                    term = (term + term.T) / 2
-                else:
-                    term = term + term.T
-                sums[i] = sums[i] + term
+            parts = list(self._rows(x, images))
+            whole = parts[0] if len(parts) == 1 else Kernels(*map(jnp.concatenate, zip(*parts, strict=True)))
+            del parts
+            i = 0
+            for which, chosen in wanted:
+                kappa = getattr(whole, which)
+                if kappa.shape != (n, n):
+                    raise ValueError(
+                        f"GradientFlow: kernel(x, x).{which} must have shape {(n, n)}, got {kappa.shape}."
+                    )
+                if u == group.identity:
+                    self._check_symmetry(kappa, which)
+                self._dtype = kappa.dtype
+                for irrep in chosen:
+                    sigma = self._cast(irrep.unitary[0][u])
+                    if sums[i] is None:
+                        sums[i] = jnp.zeros((len(sigma) * n,) * 2, sigma.dtype)
+                    # the term of u⁻¹ is the adjoint of that of u
+                    sums[i] = _add(sums[i], sigma / 2 if u == v else sigma, kappa)
+                    i += 1
+        sums = [_add_adjoint(total) for total in sums]
+        if not all(jnp.isfinite(total).all() for total in sums):
+            raise ValueError("GradientFlow: the kernel has values that are not finite on the training data.")
         return sums
 
-    def _check_symmetry(self, kappa: Array, which: str, is_gram: bool) -> None:
-        largest = float(jnp.abs(kappa).max())
+    def _check_symmetry(self, kappa: Array, which: str) -> None:
+        largest, apart = map(float, _largest_and_asymmetry(kappa))
         # √ε: what neural-tangents' arccos leaves on the diagonal; a real defect is far larger
         slack = 10 * float(jnp.finfo(kappa.dtype).eps) ** 0.5 * largest
-        apart = float(jnp.abs(kappa - kappa.T).max()) if is_gram else 0.0
-        if not np.isfinite(largest) or apart > slack:
+        if apart > slack:
             raise ValueError(
-                f"GradientFlow: the training Gram matrix of the {which} is not finite and symmetric, "
+                f"GradientFlow: the training Gram matrix of the {which} is not symmetric, "
                 f"its largest |k(x, x′) − k(x′, x)| is {apart:.1e}. Is the kernel one?"
             )
 
-    def _factorise(self, chosen: list[Irrep]) -> list[_Block]:
-        self._check_memory(chosen, matrices=2)
-        grams, blocks = self._gram(chosen, "ntk"), []
-        while grams:
-            gram = grams.pop(0)
-            eigenvalues, vectors = jnp.linalg.eigh(gram)
-            lowest, highest = float(eigenvalues[0]), float(jnp.abs(eigenvalues).max())
-            self._largest = max(getattr(self, "_largest", 0.0), highest)
-            slack = 10 * self._order * float(jnp.finfo(gram.dtype).eps) ** 0.5 * self._largest
-            if lowest < -slack:
-                raise ValueError(
-                    "GradientFlow: the training Gram matrix Θ(X, X) is not positive semidefinite, "
-                    f"smallest eigenvalue {lowest:.1e}, largest {highest:.1e}."
-                )
-            blocks.append(_Block(chosen[len(blocks)], jnp.maximum(eigenvalues, 0), vectors))
-        return blocks
+    def _diagonalise(self, irrep: Irrep, gram: Array) -> _Block:
+        eigenvalues, vectors = _eigh(gram)
+        lowest, highest = float(eigenvalues[0]), float(jnp.abs(eigenvalues).max())
+        self._largest = max(getattr(self, "_largest", 0.0), highest)
+        slack = 10 * self._order * float(jnp.finfo(gram.dtype).eps) ** 0.5 * self._largest
+        if lowest < -slack:
+            raise ValueError(
+                "GradientFlow: the training Gram matrix Θ(X, X) is not positive semidefinite, "
+                f"smallest eigenvalue {lowest:.1e}, largest {highest:.1e}."
+            )
+        return _Block(irrep, jnp.maximum(eigenvalues, 0), vectors)
 
     @cached_property
-    def _all_blocks(self) -> list[_Block]:
-        known = {id(b.irrep): b for b in self._blocks}
+    def _all_blocks(self) -> list[tuple[_Block, Array]]:
+        """The block of every irrep and, beside it, Σ_u σ(u) ⊗ K(X, ρ(u)X)."""
         every = irreps(self._action.group)
+        self._check_memory(every, matrices=2)
+        known = {id(block.irrep): block for block in self._blocks}
         missing = [s for s in every if id(s) not in known]
-        if missing:
-            known |= {id(b.irrep): b for b in self._factorise(missing)}
-        return [known[id(s)] for s in every]
-
-    @cached_property
-    def _nngp_blocks(self) -> list[Array]:
-        """Σ_u D(u) ⊗ K(X, ρ(u)X) for every irrep."""
-        self._check_memory([b.irrep for b in self._all_blocks], matrices=3)
-        return self._gram([b.irrep for b in self._all_blocks], "nngp")
+        grams = self._grams([("nngp", every), ("ntk", missing)])
+        nngp, ntk = grams[: len(every)], grams[len(every) :]
+        del grams
+        for irrep in missing:
+            known[id(irrep)] = self._diagonalise(irrep, ntk.pop(0))
+        return [(known[id(s)], gram) for s, gram in zip(every, nngp, strict=True)]
 
     def _phi(self, block: _Block, t: float) -> Array:
         return _phi(block.eigenvalues, self._rate * t, self._largest, self._order * self._x.shape[0])
 
-    def _project(self, blocks: list[_Block], rows, mixing: np.ndarray | None = None) -> list[Array]:
-        """Θ(x, ρ(h)X) for h = 0, 1, …, one at a time, in the basis of every block: (k, n, d N).
-
-        With a mixing matrix W, Σ_h′ W[h, h′] Θ(x, ρ(h′)X) takes the place of Θ(x, ρ(h)X).
-        """
-        bases = [b.irrep.basis for b in blocks]
-        if mixing is not None:
-            bases = [np.einsum("hi,hkb->ikb", mixing, basis) for basis in bases]
-        sums = [0.0] * len(blocks)
-        for h, row in enumerate(rows):
-            for i, basis in enumerate(bases):
-                sums[i] = sums[i] + jnp.einsum("kb,xj->kxbj", jnp.asarray(basis[h], row.dtype), row)
-        return [s.reshape(*s.shape[:2], -1) for s in sums]
-
     def _images(self):
-        return (self._action(h, self._x) if h else self._x for h in range(self._order))
+        """The images ρ(h)X for h = 0, 1 and so on."""
+        identity = self._action.group.identity
+        return (self._x if h == identity else self._action(h, self._x) for h in range(self._order))
 
     def mean(self, x: ArrayLike, t: ArrayLike) -> Array:
         r"""The mean prediction $\mu_t(x)$ of the ensemble after training for time t.
@@ -334,18 +344,21 @@ class GradientFlow:
             ValueError: a time that is negative or NaN; inputs that do not fit the kernel.
         """
         t, x = _times("mean", t), jnp.asarray(x)
-        rows = (jnp.concatenate([k.ntk for k in self._rows(x, image)]) for image in self._images())
-        projected = [
-            k @ b.vectors for k, b in zip(self._project(self._blocks, rows), self._blocks, strict=True)
-        ]
-        answers = [
-            sum(
-                jnp.einsum("kxe,keo->xo", r * self._phi(block, float(s)), labels)
-                for block, r, labels in zip(self._blocks, projected, self._labels, strict=True)
-            ).reshape(x.shape[0], *self._shape_of_output)
-            for s in t.ravel()
-        ]
-        return jnp.stack(answers).reshape(*t.shape, *answers[0].shape)
+        total = 0.0
+        for image, weights in zip(self._images(), self._coefficients(t.ravel()), strict=True):
+            total = total + jnp.concatenate([k.ntk @ weights for k in self._rows(x, image)])
+        total = jnp.moveaxis(total.reshape(x.shape[0], t.size, *self._shape_of_output), 1, 0)
+        return total.reshape(*t.shape, x.shape[0], *self._shape_of_output)
+
+    def _coefficients(self, times: np.ndarray) -> Array:
+        """α_t(h) with μ_t(x) = Σ_h Θ(x, ρ(h)X) α_t(h), shape (|G|, n, times · outputs)."""
+        total = 0.0
+        for block, labels in zip(self._blocks, self._labels, strict=True):
+            basis, phi = block.irrep.unitary[1], jnp.stack([self._phi(block, float(t)) for t in times])
+            part = jnp.einsum("pe,te,keo->kpto", block.vectors, phi, labels)
+            part = part.reshape(*basis.shape[1:], self._x.shape[0], -1)
+            total = total + block.weight * jnp.einsum("hkb,kbio->hio", self._cast(basis), part).real
+        return total
 
     def covariance(self, x: ArrayLike, t: ArrayLike, x2: ArrayLike | None = None) -> Array:
         r"""The covariance $\Sigma_t(x, x')$ of the predictions over initialisations.
@@ -373,30 +386,45 @@ class GradientFlow:
                [0., 0.]], dtype=float32)
         """
         t, x = _times("covariance", t), jnp.asarray(x)
-        ours = self._projected_kernels(x)
-        others = ours if x2 is None else self._projected_kernels(jnp.asarray(x2))
-        prior = self._kernel(x, x if x2 is None else jnp.asarray(x2)).nngp
-        answers = [self._covariance_at(float(s), prior, ours, others) for s in t.ravel()]
+        other = x if x2 is None else jnp.asarray(x2)
+        self._check_memory(irreps(self._action.group), matrices=2, tests=max(x.shape[0], other.shape[0]))
+        ours = self._project(x)
+        others = ours if x2 is None else self._project(other)
+        prior = self._kernel(x, other).nngp
+        answers = [self._covariance_at(s, prior, ours, others, "kxe,kze->xz") for s in t.ravel().tolist()]
         if x2 is None:
             answers = [(a + a.T) / 2 for a in answers]
         return jnp.stack(answers).reshape(*t.shape, *answers[0].shape)
 
-    def _projected_kernels(self, x: Array, mixing: np.ndarray | None = None):
-        rows = [self._kernel(x, image) for image in self._images()]
-        ntk = self._project(self._all_blocks, [k.ntk for k in rows], mixing)
-        nngp = self._project(self._all_blocks, [k.nngp for k in rows], mixing)
-        # only Θ goes to the eigenbasis: A_t(x) comes back from there, so that K(X, X) need not follow
-        return [k @ b.vectors for k, b in zip(ntk, self._all_blocks, strict=True)], nngp
+    def _project(self, x: Array, mixing: np.ndarray | None = None) -> list[tuple[Array, Array]]:
+        """Θ(x, ρ(h)X) in the eigenbasis and K(x, ρ(h)X) in the basis of every block, (k, n, d N) each.
 
-    def _covariance_at(self, t, prior, ours, others) -> Array:
+        With a mixing matrix W, Σ_h′ W[h, h′] Θ(x, ρ(h′)X) takes the place of Θ(x, ρ(h)X).
+        """
+        rows = Kernels(
+            *map(jnp.stack, zip(*(self._kernel(x, image) for image in self._images()), strict=True))
+        )
+        projected = []
+        for block, _ in self._all_blocks:
+            basis = block.irrep.unitary[1]
+            if mixing is not None:
+                basis = np.einsum("hi,hkb->ikb", mixing, basis)
+            nngp, ntk = (
+                jnp.einsum("hkb,hxj->kxbj", self._cast(basis), k).reshape(basis.shape[1], x.shape[0], -1)
+                for k in rows
+            )
+            projected.append((ntk @ block.vectors, nngp))
+        return projected
+
+    def _covariance_at(self, t: float, prior: Array, ours, others, pairs: str) -> Array:
+        """Σ_t of all pairs, "kxe,kze->xz", or of inputs at the same place, "kxe,kxe->x"; the prior is K."""
         total = prior
-        for block, gram, ntk1, nngp1, ntk2, nngp2 in zip(
-            self._all_blocks, self._nngp_blocks, *ours, *others, strict=True
-        ):
-            phi = self._phi(block, t)
-            a1, a2 = (ntk1 * phi) @ block.vectors.T, (ntk2 * phi) @ block.vectors.T
-            total = total + jnp.einsum("kxe,kze->xz", a1 @ gram - nngp1, a2)
-            total = total - jnp.einsum("kxe,kze->xz", a1, nngp2)
+        for (block, gram), (ntk1, nngp1), (ntk2, nngp2) in zip(self._all_blocks, ours, others, strict=True):
+            phi, adjoint = self._phi(block, t), block.vectors.conj().T
+            a1 = (ntk1 * phi) @ adjoint
+            a2 = a1 if ntk1 is ntk2 else (ntk2 * phi) @ adjoint
+            change = jnp.einsum(pairs, a1 @ gram - nngp1, a2.conj()) - jnp.einsum(pairs, a1, nngp2.conj())
+            total = total + block.weight * change.real
         return total
 
     def orbit_variance(self, x: ArrayLike, t: ArrayLike) -> Array:
@@ -433,29 +461,19 @@ class GradientFlow:
         # Σ_u χ(u) f(ρ(u)x)/|G| has the kernel Σ_u χ(u) Θ(x, ρ(u⁻¹h)X)/|G| with ρ(h)X: no new kernel values
         group = self._action.group
         mixing = character[group.table[:, group.inverses]] / self._order
-        ours, mean = self._projected_kernels(x), self._projected_kernels(x, mixing)
+        self._check_memory(irreps(group), matrices=2, tests=x.shape[0])
+        ours, mean = self._project(x), self._project(x, mixing)
         prior = jnp.diagonal(self._kernel(x, x).nngp)
         prior_of_mean = sum(
             character[u] / self._order * jnp.diagonal(self._kernel(x, self._action(u, x)).nngp)
             for u in range(self._order)
         )
         answers = [
-            outputs * self._variance_at(s, prior, ours, ours)
-            - self._variance_at(s, prior_of_mean, ours, mean)
+            outputs * self._covariance_at(s, prior, ours, ours, "kxe,kxe->x")
+            - self._covariance_at(s, prior_of_mean, ours, mean, "kxe,kxe->x")
             for s in t.ravel().tolist()
         ]
         return jnp.maximum(jnp.stack(answers), 0).reshape(*t.shape, x.shape[0])
-
-    def _variance_at(self, t, prior, ours, others) -> Array:
-        """Σ(x_i, x′_i) for two batches of equal length; prior is K(x_i, x′_i)."""
-        total = prior
-        for block, gram, ntk1, nngp1, ntk2, nngp2 in zip(
-            self._all_blocks, self._nngp_blocks, *ours, *others, strict=True
-        ):
-            phi = self._phi(block, t)
-            a1, a2 = (ntk1 * phi) @ block.vectors.T, (ntk2 * phi) @ block.vectors.T
-            total = total + ((a1 @ gram - nngp1) * a2 - a1 * nngp2).sum((0, 2))
-        return total
 
     def sample(self, key: Array, x: ArrayLike, t: float, members: int) -> Array:
         r"""Predictions of members drawn from $\mathcal{N}(\mu_t, \Sigma_t)$, without training a network.
@@ -494,7 +512,9 @@ class GradientFlow:
     def _spectrum(self) -> np.ndarray:
         """All |G| n eigenvalues of the training Gram matrix."""
         return np.sort(
-            np.concatenate([np.repeat(b.eigenvalues, b.irrep.multiplicity) for b in self._all_blocks])
+            np.concatenate(
+                [np.repeat(b.eigenvalues, b.weight * b.irrep.multiplicity) for b, _ in self._all_blocks]
+            )
         )
 
     @property
@@ -510,6 +530,26 @@ class GradientFlow:
         p = self._spectrum / self._spectrum.sum()
         p = p[p > 0]
         return float(np.exp(-(p * np.log(p)).sum()))
+
+
+@jax.jit
+def _largest_and_asymmetry(kappa: Array) -> tuple[Array, Array]:
+    return jnp.abs(kappa).max(), jnp.abs(kappa - kappa.T).max()
+
+
+@partial(jax.jit, donate_argnames="total")
+def _add(total: Array, sigma: Array, kappa: Array) -> Array:
+    return total + jnp.kron(sigma, kappa)
+
+
+@jax.jit
+def _add_adjoint(total: Array) -> Array:
+    return total + total.conj().T
+
+
+@partial(jax.jit, donate_argnames="gram")
+def _eigh(gram: Array) -> tuple[Array, Array]:
+    return jnp.linalg.eigh(gram, symmetrize_input=False)
 
 
 def _times(method: str, t: ArrayLike) -> np.ndarray:

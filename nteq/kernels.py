@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 __all__ = ["Kernels", "check_invariance", "empirical_ntk", "from_stax", "mlp_kernel", "orbit_average"]
 
-_ENTRIES = 2**18  # of a kernel that are computed in one go
+_ENTRIES = 2**17  # of a kernel that are computed in one go
 
 
 class Kernels(NamedTuple):
