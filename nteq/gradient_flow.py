@@ -28,6 +28,8 @@ __all__ = ["GradientFlow"]
 
 _ROWS = 2**28  # bytes of kernel values that are computed in one go
 
+_KEPT = 2**25  # bytes of kernel values that are kept until the covariance has used them, too
+
 
 @dataclass(frozen=True, eq=False)
 class _Block:
@@ -184,7 +186,7 @@ class GradientFlow:
             raise ValueError(
                 f"GradientFlow: learning_rate must be positive and finite, got {learning_rate!r}."
             )
-        self._kernel, self._x, self._max_bytes = kernel, x, max_bytes
+        self._kernel, self._x, self._max_bytes, self._kept = kernel, x, max_bytes, {}
         self._dtype = jnp.result_type(x.dtype, jnp.float32)
         self._rate = learning_rate / (self._order * x.shape[0])
         needed = [s for s in irreps(self._action.group) if self._occurs_in_labels(s)]
@@ -243,6 +245,10 @@ class GradientFlow:
                 "smaller group, or raise max_bytes."
             )
 
+    def _joined_rows(self, x1: Array, x2: Array) -> Kernels:
+        parts = list(self._rows(x1, x2))
+        return parts[0] if len(parts) == 1 else Kernels(*map(jnp.concatenate, zip(*parts, strict=True)))
+
     def _rows(self, x1: Array, x2: Array):
         """kernel(x1, x2) in blocks of rows, so that its intermediate results stay small."""
         step = max(1, _ROWS // (8 * x2.shape[0]))
@@ -256,10 +262,9 @@ class GradientFlow:
             v = int(group.inverses[u])
             if v < u:
                 continue
-            images = x if u == group.identity else self._action(u, x)
-            parts = list(self._rows(x, images))
-            whole = parts[0] if len(parts) == 1 else Kernels(*map(jnp.concatenate, zip(*parts, strict=True)))
-            del parts
+            whole = self._kept.get(u) or self._joined_rows(x, self._image(u))
+            if (self._order + 1) * n * n * whole.ntk.itemsize <= _KEPT:
+                self._kept[u] = whole
             i = 0
             for which, chosen in wanted:
                 kappa = getattr(whole, which)
@@ -313,6 +318,7 @@ class GradientFlow:
         missing = [s for s in every if id(s) not in known]
         grams = self._grams([("nngp", every), ("ntk", missing)])
         nngp, ntk = grams[: len(every)], grams[len(every) :]
+        self._kept.clear()
         del grams
         for irrep in missing:
             known[id(irrep)] = self._diagonalise(irrep, ntk.pop(0))
@@ -323,8 +329,11 @@ class GradientFlow:
 
     def _images(self):
         """The images ρ(h)X for h = 0, 1 and so on."""
-        identity = self._action.group.identity
-        return (self._x if h == identity else self._action(h, self._x) for h in range(self._order))
+        return (self._image(h) for h in range(self._order))
+
+    def _image(self, h: int) -> Array:
+        # act itself: the action would look at all of X again each time
+        return self._x if h == self._action.group.identity else self._action.act(h, self._x)
 
     def mean(self, x: ArrayLike, t: ArrayLike) -> Array:
         r"""The mean prediction $\mu_t(x)$ of the ensemble after training for time t.
@@ -409,22 +418,15 @@ class GradientFlow:
             basis = block.irrep.unitary[1]
             if mixing is not None:
                 basis = np.einsum("hi,hkb->ikb", mixing, basis)
-            nngp, ntk = (
-                jnp.einsum("hkb,hxj->kxbj", self._cast(basis), k).reshape(basis.shape[1], x.shape[0], -1)
-                for k in rows
-            )
-            projected.append((ntk @ block.vectors, nngp))
+            projected.append(_to_block(self._cast(basis), block.vectors, *rows))
         return projected
 
     def _covariance_at(self, t: float, prior: Array, ours, others, pairs: str) -> Array:
         """Σ_t of all pairs, "kxe,kze->xz", or of inputs at the same place, "kxe,kxe->x"; the prior is K."""
         total = prior
-        for (block, gram), (ntk1, nngp1), (ntk2, nngp2) in zip(self._all_blocks, ours, others, strict=True):
-            phi, adjoint = self._phi(block, t), block.vectors.conj().T
-            a1 = (ntk1 * phi) @ adjoint
-            a2 = a1 if ntk1 is ntk2 else (ntk2 * phi) @ adjoint
-            change = jnp.einsum(pairs, a1 @ gram - nngp1, a2.conj()) - jnp.einsum(pairs, a1, nngp2.conj())
-            total = total + block.weight * change.real
+        for (block, gram), one, two in zip(self._all_blocks, ours, others, strict=True):
+            change = _change(self._phi(block, t), block.vectors, gram, *one, *two, pairs)
+            total = total + block.weight * change
         return total
 
     def orbit_variance(self, x: ArrayLike, t: ArrayLike) -> Array:
@@ -559,11 +561,25 @@ def _times(method: str, t: ArrayLike) -> np.ndarray:
     return t
 
 
+@jax.jit
 def _phi(eigenvalues: Array, tau: float, largest: float, points: int) -> Array:
     """φ(λ, τ) = (1 − e^(−λτ))/λ, with φ(0, τ) = τ and, once τ would only amplify rounding, 0."""
     eps = float(jnp.finfo(eigenvalues.dtype).eps)
     null = eigenvalues <= points * eps * largest
-    of_null = tau if tau * largest * eps**0.5 < 1 else 0.0
-    safe = jnp.where(null, 1.0, eigenvalues)
-    decay = -jnp.expm1(-safe * tau) if tau < np.inf else jnp.ones_like(safe)
-    return jnp.where(null, of_null, decay / safe)
+    of_null = jnp.where(tau * largest * eps**0.5 < 1, tau, 0)
+    safe = jnp.where(null, 1, eigenvalues)
+    return jnp.where(null, of_null, -jnp.expm1(-safe * tau) / safe)
+
+
+@jax.jit
+def _to_block(basis: Array, vectors: Array, nngp: Array, ntk: Array) -> tuple[Array, Array]:
+    k, rows = basis.shape[1], ntk.shape[1]
+    nngp, ntk = (jnp.einsum("hkb,hxj->kxbj", basis, m).reshape(k, rows, -1) for m in (nngp, ntk))
+    return ntk @ vectors, nngp
+
+
+@partial(jax.jit, static_argnames="pairs")
+def _change(phi, vectors, gram, ntk1, nngp1, ntk2, nngp2, pairs: str) -> Array:
+    """What training adds to the covariance in one block."""
+    a1, a2 = ((ntk * phi) @ vectors.conj().T for ntk in (ntk1, ntk2))
+    return (jnp.einsum(pairs, a1 @ gram - nngp1, a2.conj()) - jnp.einsum(pairs, a1, nngp2.conj())).real
