@@ -8,7 +8,7 @@ UV_LOCK = uv pip compile --universal --python-version 3.11 --group book --group 
 	--no-annotate --no-header --no-emit-package tensorflow --no-emit-package tf2jax --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-matrix execute lint figures bench lock vendor clean
+.PHONY: help setup book serve test test-slow test-matrix execute lint figures bench bench-large lock vendor clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -50,8 +50,11 @@ execute: .venv/ready  ## syncs, runs and stores every notebook (or make execute 
 figures: .venv/ready  ## the figure of the first page (book/_assets/claim.png)
 	$(PY) -m tools.claim_figure
 
-bench: .venv/ready  ## the book's page on performance, about ten minutes
+bench: .venv/ready  ## the book's page on performance, about two minutes
 	$(PY) -m tools.bench
+
+bench-large: .venv/ready  ## adds a prediction from 10,000 lattices to that page
+	$(PY) -m tools.bench large
 
 lock:  ## requirements.txt from pyproject.toml (needs uv on the PATH)
 	@{ sed -n '/^#/p' requirements.txt; $(UV_LOCK) pyproject.toml; echo '--editable .'; } > requirements.new
