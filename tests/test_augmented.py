@@ -7,10 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nteq.actions import Action, matrices_of, on_images, on_lattices, on_sets, on_vectors, orbit
+from nteq.actions import (
+    Action,
+    direct_product,
+    matrices_of,
+    on_channels,
+    on_images,
+    on_lattices,
+    on_sets,
+    on_vectors,
+    orbit,
+)
 from nteq.compat import stax
 from nteq.gradient_flow import GradientFlow
-from nteq.groups import cyclic, dihedral, octahedral, symmetric
+from nteq.groups import FiniteGroup, cyclic, dihedral, octahedral, symmetric
 from nteq.kernels import Kernels, from_stax, mlp_kernel, orbit_average
 
 TIMES = np.array([0, 1e-3, 1, 1e3, np.inf])
@@ -28,6 +38,14 @@ flat_cnn = from_stax(
         stax.Conv(1, (3, 3), padding="SAME", W_std=1.5), stax.Erf(), stax.Flatten(), stax.Dense(1, b_std=0.2)
     )[2]
 )
+# the unit quaternions ±1, ±i, ±j, ±k by left multiplication: a representation of quaternionic kind; −1 comes
+# first, so that the identity is not the first element
+one, i, j = np.eye(4), np.kron([[0, -1], [1, 0]], np.eye(2)), np.kron([[1, 0], [0, -1]], [[0, -1], [1, 0]])
+units = np.stack([-one, one, i, -i, j, -j, i @ j, -i @ j])
+quaternions = FiniteGroup(
+    [[int(np.argmin(np.abs(units - a @ b).sum((1, 2)))) for b in units] for a in units], "Q8", matrices=units
+)
+by_quaternions = Action(quaternions, lambda g, x: x @ jnp.asarray(units)[g].T, name="quaternions")
 CASES = {
     "C2, lattices": (relu, on_lattices(cyclic(2)), None, (4, 4)),
     "C4, lattices": (relu, on_lattices(cyclic(4)), None, (4, 4)),
@@ -40,6 +58,15 @@ CASES = {
     "S3, sets": (relu, on_sets(symmetric(3)), None, (3, 4)),
     "S3, sets, permuted labels": (relu, on_sets(symmetric(3)), on_sets(symmetric(3)), (3, 4)),
     "C4 and translations, lattices": (relu, on_lattices(cyclic(4), translations=3), None, (3, 3)),
+    "C5, planar vectors": (relu, on_vectors(cyclic(5)), on_vectors(cyclic(5)), (2, 2)),
+    "Q8, quaternions": (relu, by_quaternions, by_quaternions, (2, 4)),
+    "C3, channels": (erf, on_channels(cyclic(3)), on_channels(cyclic(3)), (2, 3)),
+    "S2 and C3, sets of planar vectors": (
+        relu,
+        direct_product(on_sets(symmetric(2)), on_vectors(cyclic(3))),
+        None,
+        (2, 2),
+    ),
     "octahedral, vectors": (relu, on_vectors(octahedral()), None, (4, 3)),
     "octahedral, vector labels": (relu, on_vectors(octahedral()), on_vectors(octahedral()), (4, 3)),
 }
@@ -56,6 +83,8 @@ def problem(case, seed, n=3, tests=3):
 
 def shape_of(label_action):
     group = label_action.group
+    if label_action.name.startswith("on_channels"):
+        return group.order
     return (group.matrices if group.matrices is not None else group.permutations).shape[1]
 
 
@@ -104,6 +133,21 @@ def test_the_mean_is_equivariant_far_from_the_data_at_every_time(case):
         turned = flow.mean(action(g, x_test), TIMES)
         expected = means if label_action is None else means @ matrices_of(label_action, y.shape[1])[g].T
         np.testing.assert_allclose(turned, expected, rtol=0, atol=1e-10 * np.abs(y).max())
+
+
+def test_interpolated_rotations_leave_the_mean_equivariant_under_those_that_are_exact_only():
+    eighths, network = on_images(cyclic(8)), CASES["D4, images, CNN"][0]
+    draw = np.random.default_rng(10)
+    x, y, far = draw.normal(size=(3, 6, 6, 1)), draw.normal(size=3), 3 * draw.normal(size=(4, 6, 6, 1))
+    with pytest.raises(ValueError, match="interpolates"):
+        GradientFlow.augmented(network, x, y, eighths)
+    flow = GradientFlow(network, np.concatenate(orbit(eighths, x)), np.tile(y, 8))
+    before = flow.mean(far, 1e3)
+    defects = [
+        float(jnp.abs(flow.mean(eighths(g, far), 1e3) - before).max() / np.abs(y).max()) for g in range(8)
+    ]
+    assert max(defects[::2]) < 1e-10  # quarter turns permute the pixels and the images in the training set
+    assert eighths.defect(far) > 0.1 and min(defects[1::2]) > 1e-3  # eighth turns do not
 
 
 @cases

@@ -73,6 +73,21 @@ def test_dimensions_and_kinds_are_those_of_the_textbooks(group, expected):
 
 
 @every_group
+def test_unitary_form_is_half_of_a_complex_or_quaternionic_irrep(group):
+    for s in irreps(group):
+        sigma, basis = s.unitary
+        halves = 1 if s.kind == "real" else 2
+        assert sigma.shape[1] == s.dimension / halves and np.iscomplexobj(sigma) == (halves == 2)
+        for u in range(0, group.order, max(1, group.order // 8)):
+            np.testing.assert_allclose(sigma[u] @ sigma, sigma[group.table[u]], atol=1e-11)
+            np.testing.assert_allclose(basis[group.table[:, u]], basis @ sigma[u], atol=1e-11)
+        # twice the real part of the character and of the projection is that of the whole
+        np.testing.assert_allclose(halves * np.trace(sigma, axis1=1, axis2=2).real, s.character, atol=1e-11)
+        flat, whole = basis.reshape(group.order, -1), s.basis.reshape(group.order, -1)
+        np.testing.assert_allclose(halves * (flat @ flat.conj().T).real, whole @ whole.T, atol=1e-11)
+
+
+@every_group
 def test_isotypic_basis_is_orthogonal_and_right_translation_acts_by_the_irreps(group):
     q = isotypic_basis(group)
     np.testing.assert_allclose(q.T @ q, np.eye(group.order), atol=1e-11)
