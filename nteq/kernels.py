@@ -127,15 +127,17 @@ def from_stax(kernel_fn: Callable) -> Callable[[ArrayLike, ArrayLike], Kernels]:
             "Give the third of the three functions that stax.serial(...) returns."
         )
 
+    compiled = jax.jit(lambda x1, x2: tuple(kernel_fn(x1, x2, ("nngp", "ntk"))))
+
     def kernel(x1, x2):
         x1, x2 = _batches("from_stax", x1, x2)
-        values = kernel_fn(x1, x2, ("nngp", "ntk"))
+        values = Kernels(*compiled(x1, x2))
         if values.ntk.shape != (x1.shape[0], x2.shape[0]):
             raise ValueError(
                 f"from_stax: the kernel has shape {values.ntk.shape}, expected {(x1.shape[0], x2.shape[0])}. "
                 "End the network with Flatten or GlobalAvgPool and a Dense layer."
             )
-        return Kernels(values.nngp, values.ntk)
+        return values
 
     return kernel
 
