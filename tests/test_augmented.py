@@ -107,10 +107,7 @@ def written_out(kernel, x, y, x_test, t, rate=1.0):
     return a @ y, kernel(x_test, x_test).nngp + a @ gram.nngp @ a.T - cross - cross.T
 
 
-@cases
-@settings(max_examples=3)
-@given(seed=st.integers(0, 2**31), n=st.sampled_from([1, 3]))
-def test_equal_to_the_images_written_out(case, seed, n):
+def check_against_the_images_written_out(case, seed, n):
     kernel, action, label_action, _ = case
     x, y, x_test = problem(case, seed, n)
     many, moved = images_of(case, x, y)
@@ -121,6 +118,21 @@ def test_equal_to_the_images_written_out(case, seed, n):
         np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-10 * max(1, np.abs(y).max()))
         scale = np.abs(kernel(x_test, x_test).nngp).max()
         np.testing.assert_allclose(covariance, expected_covariance, rtol=0, atol=1e-10 * scale)
+
+
+@cases
+@settings(max_examples=3)
+@given(seed=st.integers(0, 2**31))
+def test_equal_to_the_images_written_out(case, seed):
+    check_against_the_images_written_out(case, seed, 3)
+
+
+@pytest.mark.slow  # every size compiles anew
+@cases
+@settings(max_examples=8)
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 4))
+def test_equal_to_the_images_written_out_for_every_size(case, seed, n):
+    check_against_the_images_written_out(case, seed, n)
 
 
 @cases
