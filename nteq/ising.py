@@ -12,8 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from scipy.special import ellipkm1
 
-__all__ = ["energy", "exact_enumeration", "gaussian_lattices", "metropolis"]
+__all__ = [
+    "autocorrelation_time",
+    "energy",
+    "exact_enumeration",
+    "gaussian_lattices",
+    "metropolis",
+    "onsager_energy",
+    "wolff",
+]
 
 
 def energy(lattices: ArrayLike) -> Array:
@@ -48,13 +57,15 @@ def energy(lattices: ArrayLike) -> Array:
     return -(s * (jnp.roll(s, -1, 1) + jnp.roll(s, -1, 2))).mean((1, 2))
 
 
-def metropolis(key: Array, n: int, size: int, beta: float, sweeps: int = 1000) -> Array:
+def metropolis(
+    key: Array, n: int, size: int, beta: float, sweeps: int = 1000, start: ArrayLike | None = None
+) -> Array:
     r"""N independent Ising lattices by the Metropolis algorithm.
 
     A proposed flip of one spin is accepted with probability $\min(1, e^{-\beta\,\Delta E})$, where
-    $\Delta E = 2 s_{ij} \sum_{\text{neighbours}} s$ (Metropolis et al. 1953). Each chain starts from
-    random spins and returns its state after the given number of sweeps, so the samples are independent.
-    Sites of one colour of a proper colouring of the lattice do not interact and are updated together.
+    $\Delta E = 2 s_{ij} \sum_{\text{neighbours}} s$ (Metropolis et al. 1953). Each chain returns its state
+    after the given number of sweeps, so the samples are independent. Sites of one colour of a proper
+    colouring of the lattice do not interact and are updated together.
 
     Args:
         key: a JAX random key.
@@ -62,24 +73,133 @@ def metropolis(key: Array, n: int, size: int, beta: float, sweeps: int = 1000) -
         size: the side L, at least 3.
         beta: the inverse temperature in units of 1/J, ≥ 0. The critical one is ln(1 + √2)/2 ≈ 0.4407.
         sweeps: updates of every site, at least 1. Near or below the critical temperature large lattices
-            need many more to equilibrate.
+            need many more to equilibrate, see `autocorrelation_time`; `wolff` needs fewer.
+        start: spins ±1 to go on from, shape (n, L, L); random ones if None.
 
     Returns:
         Spins ±1 as floats, shape (n, L, L).
 
     Raises:
-        ValueError: n, size or sweeps too small or not integers; beta negative or not finite.
+        ValueError: n, size or sweeps too small or not integers; beta negative or not finite; a start of
+            another shape or with entries that are not ±1.
 
     >>> lattices = metropolis(jax.random.key(0), n=2, size=4, beta=0.4, sweeps=10)
     >>> lattices.shape, bool((jnp.abs(lattices) == 1).all())
     ((2, 4, 4), True)
     """
-    for name, value, least in [("n", n, 1), ("size", size, 3), ("sweeps", sweeps, 1)]:
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"metropolis: {name} must be an integer of at least {least}, got {value!r}.")
-    if not np.isfinite(beta) or beta < 0:
-        raise ValueError(f"metropolis: beta must be finite and not negative, in units of 1/J, got {beta!r}.")
-    return _metropolis(key, int(n), int(size), beta, int(sweeps))
+    key, spins = _chains("metropolis", key, n, size, beta, ("sweeps", sweeps), start)
+    return _metropolis(key, spins, beta, sweeps)
+
+
+def wolff(
+    key: Array, n: int, size: int, beta: float, updates: int = 100, start: ArrayLike | None = None
+) -> Array:
+    r"""N independent Ising lattices by the Wolff algorithm, which flips whole clusters.
+
+    From a random site, a cluster grows over bonds between equal spins, each opened with probability
+    $1 - e^{-2\beta}$, and is flipped (Wolff 1989). At the critical temperature a few such updates do what
+    thousands of Metropolis sweeps of a large lattice do.
+
+    Args:
+        key: a JAX random key.
+        n: the number of lattices (chains), at least 1.
+        size: the side L, at least 3.
+        beta: the inverse temperature in units of 1/J, ≥ 0. At high temperature clusters are small, and
+            `metropolis` is the better choice.
+        updates: clusters to flip, at least 1.
+        start: spins ±1 to go on from, shape (n, L, L); random ones if None.
+
+    Returns:
+        Spins ±1 as floats, shape (n, L, L).
+
+    Raises:
+        ValueError: as `metropolis` does.
+
+    >>> lattices = wolff(jax.random.key(0), n=2, size=4, beta=0.44, updates=20)
+    >>> lattices.shape, bool((jnp.abs(lattices) == 1).all())
+    ((2, 4, 4), True)
+    """
+    key, spins = _chains("wolff", key, n, size, beta, ("updates", updates), start)
+    return _wolff(key, spins, beta, updates)
+
+
+def onsager_energy(beta: ArrayLike) -> np.ndarray:
+    r"""The exact energy per site of the infinite lattice in units of J, float64.
+
+    $$u = -\coth(2\beta)\Bigl[1 + \frac{2}{\pi}\bigl(2\tanh^2 2\beta - 1\bigr)K(k)\Bigr], \qquad
+    k = \frac{2\sinh 2\beta}{\cosh^2 2\beta}$$
+
+    with K the complete elliptic integral of modulus k (Onsager 1944).
+
+    Args:
+        beta: inverse temperatures in units of 1/J, ≥ 0, of any shape.
+
+    Returns:
+        Array of the shape of beta, from 0 at β = 0 to −2; −√2 at the critical temperature.
+
+    Raises:
+        ValueError: a beta that is negative or not finite.
+
+    >>> onsager_energy(np.log(1 + 2**0.5) / 2).round(6) == -round(2**0.5, 6)
+    np.True_
+    """
+    beta = np.asarray(beta, dtype=float)
+    if not np.isfinite(beta).all() or (beta < 0).any():
+        raise ValueError(
+            f"onsager_energy: beta must be finite and not negative, in units of 1/J, got {beta}."
+        )
+    tanh = np.tanh(2 * beta)
+    # 1 − k² = (2 tanh² 2β − 1)², which keeps its digits where K diverges
+    complement = 2 * tanh**2 - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bracket = 1 + 2 / np.pi * np.where(complement == 0, 0, complement * ellipkm1(complement**2))
+        return np.where(tanh < 1e-8, -2 * beta, -bracket / tanh)
+
+
+def autocorrelation_time(series: ArrayLike, window: float = 5.0) -> np.ndarray:
+    r"""The integrated autocorrelation time of a Markov chain, in steps between recordings.
+
+    $$\tau = \tfrac12 + \sum_{t=1}^{W} \rho(t), \qquad
+    \rho(t) = \frac{\langle\delta A_s\,\delta A_{s+t}\rangle}{\langle\delta A^2\rangle},$$
+
+    cut at the smallest W ≥ window · τ(W) (Sokal 1997, section 3). The mean of T recordings has the standard
+    error $\sigma\sqrt{2\tau/T}$; τ = ½ for independent ones.
+
+    Args:
+        series: recordings in order, shape (steps,) or (steps, chains); the chains are averaged in ρ.
+        window: how many τ the sum goes on for.
+
+    Returns:
+        A number, as an array of shape ().
+
+    Raises:
+        ValueError: fewer than two steps, entries not finite, a constant series, or one too short: below
+            20 window · τ steps in all, where the estimate means little.
+
+    >>> noise = np.random.default_rng(0).normal(size=20_000)
+    >>> bool(abs(autocorrelation_time(noise) - 0.5) < 0.05)
+    True
+    """
+    a = np.asarray(series, dtype=float)
+    if a.ndim not in (1, 2) or a.shape[0] < 2 or a.size < 2 or not np.isfinite(a).all():
+        raise ValueError(
+            "autocorrelation_time: series must have shape (steps,) or (steps, chains), at least two steps and "
+            f"finite entries, got shape {a.shape}."
+        )
+    a = a.reshape(len(a), -1) - a.mean()
+    if np.abs(a).max() == 0:
+        raise ValueError("autocorrelation_time: series is constant, so it has no correlations.")
+    spectrum = np.abs(np.fft.rfft(a, 2 * len(a), axis=0)) ** 2
+    covariance = np.fft.irfft(spectrum.mean(1))[: len(a)] / (len(a) - np.arange(len(a)))
+    tau = np.cumsum(covariance / covariance[0]) - 0.5
+    enough = np.arange(len(a)) >= window * tau
+    cut = int(np.argmax(enough)) if enough.any() else len(a) - 1
+    if not enough.any() or a.size < 20 * window * max(tau[cut], 0.5):
+        raise ValueError(
+            f"autocorrelation_time: {a.size} recordings are too few for τ of about {tau[cut]:.0f} steps. "
+            f"Record at least {20 * window * max(tau[cut], 0.5):.0f}, or one in several steps only."
+        )
+    return np.asarray(tau[cut])
 
 
 def exact_enumeration(size: int) -> tuple[Array, Array]:
@@ -144,23 +264,64 @@ def _colouring(size: int) -> np.ndarray:
     return (ring[:, None] + ring) % colours == np.arange(colours)[:, None, None]
 
 
-def _metropolis(key, n, size, beta, sweeps):
+def _chains(caller, key, n, size, beta, steps, start) -> tuple[Array, Array]:
+    """A key to walk with and the spins to start from."""
+    for name, value, least in [("n", n, 1), ("size", size, 3), (*steps, 1)]:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{caller}: {name} must be an integer of at least {least}, got {value!r}.")
+    if not np.isfinite(beta) or beta < 0:
+        raise ValueError(f"{caller}: beta must be finite and not negative, in units of 1/J, got {beta!r}.")
+    first, walk = jax.random.split(key)
+    shape, dtype = (n, size, size), jnp.zeros(()).dtype
+    if start is None:
+        return walk, jax.random.rademacher(first, shape, dtype=dtype)
+    spins = jnp.asarray(start, dtype)
+    if spins.shape != shape or not (jnp.abs(spins) == 1).all():
+        raise ValueError(f"{caller}: start must be spins ±1 of shape {shape}, got shape {spins.shape}.")
+    return walk, spins
+
+
+@jax.jit
+def _metropolis(key, spins, beta, sweeps):
+    size = spins.shape[1]
     masks = jnp.asarray(_colouring(size))
-    start, walk = jax.random.split(key)
-    spins = jax.random.rademacher(start, (n, size, size), dtype=jnp.zeros(()).dtype)
+    thresholds = jnp.exp(-2 * beta * jnp.arange(-4.0, 5.0))
 
     def update(spins, key_and_mask):
         key, mask = key_and_mask
         neighbours = sum(jnp.roll(spins, shift, axis) for axis in (1, 2) for shift in (1, -1))
-        accept = jax.random.uniform(key, spins.shape) < jnp.exp(-2 * beta * spins * neighbours)
+        accept = jax.random.uniform(key, spins.shape) < thresholds[(spins * neighbours + 4).astype(int)]
         return jnp.where(mask & accept, -spins, spins), None
 
-    @jax.jit
-    def run(spins):
-        def sweep(step, spins):
-            keys = jax.random.split(jax.random.fold_in(walk, step), len(masks))
-            return jax.lax.scan(update, spins, (keys, masks))[0]
+    def sweep(step, spins):
+        keys = jax.random.split(jax.random.fold_in(key, step), len(masks))
+        return jax.lax.scan(update, spins, (keys, masks))[0]
 
-        return jax.lax.fori_loop(0, sweeps, sweep, spins)
+    return jax.lax.fori_loop(0, sweeps, sweep, spins)
 
-    return run(spins)
+
+@jax.jit
+def _wolff(key, spins, beta, updates):
+    n, size, _ = spins.shape
+    opened = -jnp.expm1(-2 * beta)
+
+    def update(step, spins):
+        at, bonds = jax.random.split(jax.random.fold_in(key, step))
+        site = jax.random.randint(at, (n, 1, 1), 0, size * size)
+        cluster = jnp.arange(size * size).reshape(size, size) == site
+        coin = jax.random.uniform(bonds, (2, *spins.shape)) < opened
+        # the bonds to the next site along both axes
+        bond = [coin[axis - 1] & (spins == jnp.roll(spins, -1, axis)) for axis in (1, 2)]
+
+        def grow(state):
+            cluster, _ = state
+            larger = cluster
+            for axis in (1, 2):
+                larger |= jnp.roll(cluster & bond[axis - 1], 1, axis)
+                larger |= bond[axis - 1] & jnp.roll(cluster, -1, axis)
+            return larger, (larger != cluster).any()
+
+        cluster, _ = jax.lax.while_loop(lambda state: state[1], grow, (cluster, True))
+        return jnp.where(cluster, -spins, spins)
+
+    return jax.lax.fori_loop(0, updates, update, spins)
