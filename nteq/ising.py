@@ -183,8 +183,8 @@ def autocorrelation_time(series: ArrayLike, window: float = 5.0) -> np.ndarray:
     a = np.asarray(series, dtype=float)
     if a.ndim not in (1, 2) or a.shape[0] < 2 or a.size < 2 or not np.isfinite(a).all():
         raise ValueError(
-            "autocorrelation_time: series must have shape (steps,) or (steps, chains), at least two steps and "
-            f"finite entries, got shape {a.shape}."
+            "autocorrelation_time: series must have shape (steps,) or (steps, chains), at least two steps "
+            f"and finite entries, got shape {a.shape}."
         )
     a = a.reshape(len(a), -1) - a.mean()
     if np.abs(a).max() == 0:
