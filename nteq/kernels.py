@@ -320,8 +320,11 @@ def _batches(caller: str, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:
                 f"{caller}: {name} must hold floating-point numbers, got dtype {x.dtype}. "
                 "Use x.astype(float)."
             )
-        if not isinstance(x, jax.core.Tracer) and not jnp.isfinite(x).all():
-            raise ValueError(f"{caller}: {name} has entries that are not finite. Remove them first.")
+        if not isinstance(x, jax.core.Tracer):
+            with jax.ensure_compile_time_eval():  # a known batch may be used inside of a trace
+                finite = bool(jnp.isfinite(x).all())
+            if not finite:
+                raise ValueError(f"{caller}: {name} has entries that are not finite. Remove them first.")
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(
             f"{caller}: x1 and x2 must have the same features, got shapes {x1.shape} and {x2.shape}."

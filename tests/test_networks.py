@@ -1,0 +1,184 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nteq.compat import stax
+from nteq.kernels import empirical_ntk
+from nteq.networks import cnn, gcnn, mlp
+
+images = jax.random.normal(jax.random.key(7), (3, 7, 7, 2))
+
+
+def stax_layers(layers, options, readout):
+    """The same architecture, written out with neural-tangents' layers."""
+    activation = {"relu": stax.Relu, "erf": stax.Erf}[options.pop("activation")]
+    options["b_std"] = options["b_std"] or None
+    parts = [part for layer in layers for part in (layer(options), activation())]
+    return stax.serial(*parts, readout, stax.Dense(3, **options))
+
+
+@pytest.mark.parametrize(
+    ("activation", "W_std", "b_std", "parameterization"),
+    [("relu", 2**0.5, 0.0, "standard"), ("erf", 1.3, 0.4, "ntk"), ("erf", 1.3, 0.4, "standard")],
+)
+@pytest.mark.parametrize(
+    ("sizes", "strides", "padding", "readout"),
+    [
+        ([3, 3], [1, 1], "VALID", "flatten"),
+        ([3, 2], [2, 1], "VALID", "average"),
+        ([3, 4], [1, 2], "SAME", "flatten"),
+        ([3, 3], [1, 1], "CIRCULAR", "average"),
+    ],
+)
+def test_cnn_is_neural_tangents_network(
+    activation, W_std, b_std, parameterization, sizes, strides, padding, readout
+):
+    options = dict(activation=activation, W_std=W_std, b_std=b_std, parameterization=parameterization)
+    network = cnn([5, 4], sizes, strides, padding, readout, outputs=3, **options)
+    params = network.init(jax.random.key(0), images.shape[1:])
+    conv = lambda channels, size, stride: (
+        lambda o: stax.Conv(channels, (size, size), (stride, stride), padding, **o)
+    )
+    pool = stax.Flatten() if readout == "flatten" else stax.GlobalAvgPool()
+    layers = [conv(c, f, s) for c, f, s in zip([5, 4], sizes, strides, strict=True)]
+    _, apply, _ = stax_layers(layers, options, pool)
+    before, theirs = 2, []
+    for size, (W, b) in zip(sizes, params, strict=False):
+        W = W.reshape(size, size, before, -1)
+        before = W.shape[-1]
+        theirs += [(W, None if b is None else b.reshape(1, 1, 1, -1)), ()]
+    W, b = params[-1]
+    theirs += [(), (W, None if b is None else b[None])]
+    np.testing.assert_allclose(network.apply(params, images), apply(theirs, images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "W_std", "b_std", "parameterization"),
+    [("relu", 2**0.5, 0.0, "standard"), ("erf", 1.3, 0.4, "ntk"), ("erf", 1.3, 0.4, "standard")],
+)
+def test_mlp_is_neural_tangents_network(activation, W_std, b_std, parameterization):
+    options = dict(activation=activation, W_std=W_std, b_std=b_std, parameterization=parameterization)
+    network = mlp(6, 2, outputs=3, **options)
+    params = network.init(jax.random.key(0), images.shape[1:])
+    _, apply, _ = stax_layers([lambda o: stax.Dense(6, **o)] * 2, options, stax.Identity())
+    theirs = [layer for W, b in params for layer in ((W, None if b is None else b[None]), ())][:-1]
+    theirs.insert(-1, ())
+    flat = images.reshape(3, -1)
+    np.testing.assert_allclose(network.apply(params, images), apply(theirs, flat), rtol=1e-5, atol=1e-5)
+
+
+NETWORKS = {
+    "mlp": lambda width, **options: mlp(width, 2, **options),
+    "cnn": lambda width, **options: cnn([width, width], readout="average", **options),
+    "cnn, flatten": lambda width, **options: cnn([width, width], [3, 2], [2, 1], **options),
+    "gcnn": lambda width, **options: gcnn([width // 2, width // 2], **options),
+}
+
+
+@pytest.mark.parametrize(
+    ("activation", "W_std", "b_std", "parameterization"),
+    [
+        ("relu", 2**0.5, 0.3, "ntk"),
+        ("erf", 1.5, 0.0, "standard"),
+        pytest.param("relu", 2**0.5, 0.3, "standard", marks=pytest.mark.slow),
+        pytest.param("erf", 1.5, 0.0, "ntk", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("architecture", NETWORKS)
+def test_empirical_kernels_of_wide_networks_agree_with_the_kernel(
+    architecture, activation, W_std, b_std, parameterization
+):
+    # The mean of D draws has a standard error of order 1/√(D width) and a bias of order 1/width: D well
+    # below the width keeps the bias inside the error.
+    draws, width = 24, 96
+    network = NETWORKS[architecture](
+        width, activation=activation, W_std=W_std, b_std=b_std, parameterization=parameterization
+    )
+    x = images[:2, :5, :5]
+    theory = network.kernel(x, x)
+
+    def ntk_of(key):
+        return empirical_ntk(network.apply, network.init(key, x.shape[1:]), x, x)
+
+    ntk = jax.jit(lambda keys: jax.lax.map(ntk_of, keys))(jax.random.split(jax.random.key(1), draws))
+    z = (ntk.mean(0) - theory.ntk) / (ntk.std(0, ddof=1) / draws**0.5)
+    assert jnp.abs(z).max() < 4, z
+    # what it converges to, not just near it in units of the error: the relative fluctuation is ∝ 1/√width
+    assert (jnp.abs(ntk.mean(0) - theory.ntk) < 0.1 * jnp.diag(theory.ntk).max()).all()
+
+    # outputs are Gaussian with covariance K in the limit, so products of two have the variance KᵢᵢKⱼⱼ + Kᵢⱼ²
+    draws = 200
+    output_of = lambda key: network.apply(network.init(key, x.shape[1:]), x)
+    f = jax.jit(lambda keys: jax.lax.map(output_of, keys))(jax.random.split(jax.random.key(2), draws))
+    variances = jnp.multiply.outer(*[jnp.diag(theory.nngp)] * 2) + theory.nngp**2
+    z = (f.T @ f / draws - theory.nngp) / jnp.sqrt(variances / draws)
+    assert jnp.abs(z).max() < 4, z
+
+
+@pytest.mark.parametrize(
+    ("channels", "sizes", "strides", "padding", "side"),
+    [
+        ([3, 2], 3, 1, "VALID", 7),
+        ([3, 2], [4, 3], 2, "VALID", 28),
+        ([3, 2, 2], 3, 1, "SAME", 6),
+        ([3, 2], 3, 1, "CIRCULAR", 5),
+    ],
+)
+def test_each_gcnn_is_invariant_under_quarter_turns(channels, sizes, strides, padding, side):
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (2, side, side, 1))
+        network = gcnn(channels, sizes, strides, padding, outputs=3, b_std=0.3)
+        params = network.init(jax.random.key(1), x.shape[1:])
+        apply = jax.jit(network.apply)
+        f = apply(params, x)
+        for turns in (1, 2, 3):
+            turned = apply(params, jnp.rot90(x, turns, axes=(1, 2)))
+            np.testing.assert_allclose(turned, f, rtol=1e-10, atol=1e-12)
+        # and no more than that: a reflected image is another one
+        assert jnp.abs(apply(params, x[:, ::-1]) - f).max() > 1e-3
+
+
+def test_a_plain_cnn_is_not_invariant_and_a_stride_that_leaves_pixels_out_breaks_its_kernel():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    turned = jnp.rot90(x, axes=(1, 2))
+    defect = {}
+    for size in (2, 3):  # (8 − 3) is odd: with stride 2 the last row and column are never seen
+        network = cnn([4], size, 2)
+        params = network.init(jax.random.key(1), x.shape[1:])
+        assert jnp.abs(network.apply(params, x) - network.apply(params, turned)).max() > 1e-2
+        k, rotated = network.kernel(x, x).ntk, network.kernel(turned, turned).ntk
+        defect[size] = float(jnp.abs(k - rotated).max() / k.max())
+    assert defect[2] < 1e-5 and defect[3] > 1e-2, defect
+    with pytest.raises(ValueError, match=r"leaves some out.*divisible by the stride"):
+        gcnn([4], 3, 2).init(jax.random.key(0), (8, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mlp(0), r"mlp: width must be an integer of at least 1, got 0"),
+        (lambda: mlp(8, 0), r"mlp: depth must be an integer of at least 1, got 0"),
+        (lambda: mlp(8, outputs=0), r"mlp: outputs must be"),
+        (lambda: mlp(8, activation="tanh"), r"unknown activation 'tanh'; known are 'relu' and 'erf'"),
+        (lambda: mlp(8, W_std=0.0), r"W_std must be positive"),
+        (lambda: mlp(8, b_std=-1.0), r"b_std must be finite and not negative"),
+        (lambda: mlp(8, parameterization="mup"), r"must be 'ntk' or 'standard', got 'mup'"),
+        (lambda: mlp(8).init(jax.random.key(0), ()), r"shape must be the features of one input"),
+        (lambda: mlp(8).apply(mlp(8).init(jax.random.key(0), (4,)), jnp.ones((2, 5))), r"4 features.*got 5"),
+        (lambda: cnn([]), r"channels must name at least one layer"),
+        (lambda: cnn([4, 0]), r"cnn: channels must be an integer of at least 1, got 0"),
+        (lambda: cnn([4, 4], [3, 3, 3]), r"filter_sizes must be one integer or one for each of the 2"),
+        (lambda: cnn([4], strides=0), r"strides must be an integer of at least 1"),
+        (lambda: cnn([4], padding="same"), r"padding must be 'VALID', 'SAME' or 'CIRCULAR', got 'same'"),
+        (lambda: cnn([4], readout="max"), r"readout must be 'flatten' or 'average'"),
+        (lambda: cnn([4]).init(jax.random.key(0), (28, 28)), r"\(height, width, channels\).*got \(28, 28\)"),
+        (lambda: cnn([4, 4]).init(jax.random.key(0), (4, 4, 1)), r"got 2 × 2 pixels, which is too small"),
+        (lambda: cnn([4]).apply([], jnp.ones((2, 28, 28))), r"images of shape.*x\[\.\.\., None\]"),
+        (lambda: gcnn([4]).init(jax.random.key(0), (5, 6, 1)), r"images must be square, got 5 × 6"),
+        (lambda: gcnn([4], 2, padding="SAME"), r"breaks the quarter turns"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
