@@ -35,7 +35,8 @@ class Network:
     """A finite network and its limit.
 
     Args:
-        name: the call that made it, which tells one network from another.
+        name: the call that made it. Networks of the same name are equal, so that what was compiled for one
+            serves the other.
         init: `init(key, shape, dtype=None)` -> params, for inputs of shape (n, *shape); by default of JAX's
             default precision.
         apply: `apply(params, x)` -> outputs of shape (n,), or (n, outputs).
@@ -44,9 +45,9 @@ class Network:
     """
 
     name: str
-    init: Callable[..., Any] = field(repr=False)
-    apply: Callable[[Any, Array], Array] = field(repr=False)
-    kernel: Callable[..., Kernels] = field(repr=False)
+    init: Callable[..., Any] = field(repr=False, compare=False)
+    apply: Callable[[Any, Array], Array] = field(repr=False, compare=False)
+    kernel: Callable[..., Kernels] = field(repr=False, compare=False)
 
 
 def mlp(

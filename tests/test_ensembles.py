@@ -1,0 +1,407 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nteq import ensembles
+from nteq.actions import on_images, on_lattices, on_vectors
+from nteq.ensembles import augment_by, init, largest_step, predict, run, train
+from nteq.gradient_flow import GradientFlow
+from nteq.groups import cyclic
+from nteq.networks import cnn, mlp
+
+key = jax.random.key(5)
+x = jax.random.normal(jax.random.key(0), (12, 3, 3))
+y = x[:, 0, 0] * x[:, 1, 1]
+far = jax.random.normal(jax.random.key(1), (7, 3, 3))
+network = mlp(16, 2, W_std=2**0.5, b_std=0.3)
+quiet = dict(progress=False)
+
+
+def trained_one_by_one(network, members, x, y, steps, loss, optimizer):
+    """Every member in a Python loop."""
+
+    @jax.jit
+    def step(params, state):
+        gradient = jax.grad(lambda p: loss(network.apply(p, x), y))(params)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    answers = []
+    for i in members:
+        params = network.init(jax.random.split(jax.random.fold_in(key, i))[0], x.shape[1:])
+        state = optimizer.init(params)
+        for _ in range(steps):
+            params, state = step(params, state)
+        answers.append(network.apply(params, far))
+    return jnp.stack(answers)
+
+
+squared = lambda f, y: ((f - y) ** 2).sum() / (2 * len(y))
+log_loss = lambda f, y: -jnp.take_along_axis(jax.nn.log_softmax(f), y[:, None], 1).mean()
+
+
+@pytest.fixture
+def single(monkeypatch):
+    """Blocks of a single member, so that there are many chunks."""
+    monkeypatch.setattr(ensembles, "_CACHE", (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("network", "y", "loss", "reference", "optimizer"),
+    [
+        (network, y, "squared", squared, optax.sgd(0.05)),
+        (mlp(16, 1, outputs=2), jnp.stack([y, -y], 1), "squared", squared, optax.adam(1e-2)),
+        (mlp(16, 1, outputs=3), jnp.arange(12) % 3, "cross-entropy", log_loss, optax.sgd(0.1, momentum=0.9)),
+    ],
+    ids=["squared", "two outputs, adam", "cross-entropy, momentum"],
+)
+def test_members_are_networks_trained_one_by_one(network, y, loss, reference, optimizer):
+    expected = trained_one_by_one(network, range(5), x, y, 20, reference, optimizer)
+    params = init(network, key, 5, x.shape[1:])
+    trained = train(network, params, x, y, 20, loss=loss, optimizer=optimizer)
+    np.testing.assert_allclose(predict(network, trained, far, batch_size=3), expected, rtol=1e-9, atol=1e-11)
+    # and run is init, train and predict, with what was predicted on the way
+    f = run(network, key, 5, x, y, far, 20, loss=loss, optimizer=optimizer, snapshots=[0, 7, 20], **quiet)
+    np.testing.assert_allclose(f[:, 2], expected, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(f[:, 0], predict(network, params, far), rtol=1e-9, atol=1e-11)
+    early = train(network, params, x, y, 7, loss=loss, optimizer=optimizer)
+    np.testing.assert_allclose(f[:, 1], predict(network, early, far), rtol=1e-9, atol=1e-11)
+
+
+def test_a_member_depends_on_its_number_alone():
+    np.testing.assert_array_equal(
+        init(network, key, [3], (3, 3))[0][0][0], init(network, key, 5, (3, 3))[0][0][3]
+    )
+    assert (init(network, key, 2, (3, 3))[0][0][0] != init(network, key, 2, (3, 3))[0][0][1]).any()
+    options = dict(optimizer=optax.adam(1e-2), batch_size=5, augment=augment_by(on_lattices(cyclic(4))))
+    many = run(network, key, 37, x, y, far, 15, **options, **quiet)
+    for members in (1, 3):
+        few = run(network, key, members, x, y, far, 15, **options, **quiet)
+        np.testing.assert_array_equal(few, many[:members])
+
+
+def test_every_epoch_shows_each_example_once_in_another_order_for_each_member(single):
+    seen = []
+
+    def record(key, x, y):
+        jax.debug.callback(lambda batch: seen.append(np.asarray(batch)), y)
+        return x, y
+
+    labels = jnp.arange(10.0)
+    params = init(mlp(2), key, 2, (1,))
+    options = dict(learning_rate=1e-4, batch_size=3, augment=record, key=key)
+    train(mlp(2), params, labels[:, None], labels, 9, **options)
+    jax.effects_barrier()
+    epochs = np.array(seen, dtype=int).reshape(6, 9)  # three of each member, nine of the ten labels
+    assert all(len(set(epoch)) == 9 for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 6
+
+
+def test_augmentation_moves_inputs_and_labels_by_the_same_uniform_element():
+    vectors = on_vectors(cyclic(5))
+    augment = augment_by(vectors, vectors)
+    batch = jnp.tile(jnp.array([[[3.0, 4.0]]]), (4000, 1, 1))
+    moved, labels = augment(key, batch, 2 * batch[:, 0])
+    np.testing.assert_allclose(labels, 2 * moved[:, 0], atol=1e-12)
+    angles = jnp.round(
+        (jnp.arctan2(moved[:, 0, 1], moved[:, 0, 0]) - jnp.arctan2(4.0, 3.0)) * 5 / (2 * jnp.pi)
+    )
+    counts = np.bincount(np.asarray(angles).astype(int) % 5, minlength=5)
+    assert (np.abs(counts - 800) < 4 * (4000 * 0.2 * 0.8) ** 0.5).all()
+    still = augment_by(on_lattices(cyclic(4)))(key, x, y)[1]
+    np.testing.assert_array_equal(still, y)
+
+
+def test_training_with_augmentation_on_the_fly_learns_the_symmetry():
+    images = jax.random.normal(jax.random.key(2), (30, 6, 6, 1))
+    small = cnn([8], 3, 1)
+    turned = jnp.rot90(images, axes=(1, 2))
+    apart = {}
+    for name, augment in {"plain": None, "augmented": augment_by(on_images(cyclic(4)))}.items():
+        options = dict(optimizer=optax.adam(1e-2), batch_size=15, augment=augment)
+        f = run(
+            small,
+            key,
+            8,
+            images,
+            images[:, 0, 0, 0],
+            jnp.concatenate([images, turned]),
+            300,
+            **options,
+            **quiet,
+        )
+        apart[name] = np.abs(f[:, 0, :30] - f[:, 0, 30:]).mean()
+    assert apart["augmented"] < apart["plain"] / 2, apart
+
+
+@pytest.mark.parametrize("loss", ["squared", "cross-entropy"])
+def test_largest_step_is_where_the_fastest_mode_arrives_at_once(loss):
+    wide = mlp(2048, 1, outputs=2 if loss == "cross-entropy" else None)
+    infinite = len(x) / float(jnp.linalg.eigvalsh(wide.kernel(x, x).ntk)[-1])
+    step = largest_step(wide, key, x, loss)
+    assert abs(step / infinite / (2 if loss == "cross-entropy" else 1) - 1) < 0.1
+
+
+def test_too_large_a_step_warns_and_then_names_the_member_that_diverged():
+    step = largest_step(network, key, x)
+    with pytest.warns(UserWarning, match=r"does not follow gradient flow.*largest_step"):
+        run(network, key, 2, x, y, far, 3, learning_rate=1.5 * step, **quiet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(network, key, 2, x, y, far, 3, learning_rate=0.9 * step, **quiet)
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(
+            FloatingPointError, match=r"member \d+ is not finite at step \d+\. Reduce learning_rate"
+        ),
+    ):
+        run(network, key, 3, x, y, far, 4000, learning_rate=1000 * step, **quiet)
+    with pytest.raises(FloatingPointError, match="Reduce the optimizer's learning rate"):
+        train(network, init(network, key, 2, (3, 3)), x, y, 4000, optimizer=optax.sgd(1000 * step))
+
+
+def test_the_first_step_that_is_not_finite_is_named_and_finished_members_are_kept(tmp_path):
+    # one label so large that its square overflows: for every member at step 0
+    with pytest.raises(FloatingPointError, match=r"loss of member 0 is not finite at step 0\."):
+        run(network, key, 2, x, y.at[0].set(1e200), far, 5, learning_rate=1e-3, **quiet)
+
+
+def test_trained_ensembles_have_the_mean_and_covariance_of_gradient_flow():
+    wide = mlp(512, 1, W_std=2**0.5, b_std=0.3)
+    f, mean, covariance = wide_ensemble(wide, 500)
+    z = (f.mean(0) - mean) / np.sqrt(np.diag(covariance) / len(f))
+    assert np.abs(z).max() < 4, z
+    error = np.sqrt((np.outer(*[np.diag(covariance)] * 2) + covariance**2) / (len(f) - 1))
+    z = (np.cov(f.T) - covariance) / error
+    assert np.abs(z).max() < 4, z
+
+
+def wide_ensemble(network, members):
+    """Predictions after training, and what the closed form says of them."""
+    eta, steps = 0.06, 150  # a tenth of the largest step at infinite width, rounded
+    inputs, points = (jax.random.normal(jax.random.key(i), (n, 4)) for i, n in ((0, 8), (1, 6)))
+    labels = inputs[:, 0] * inputs[:, 1]
+    f = run(
+        network, key, members, inputs, labels, points, steps, learning_rate=eta, dtype=jnp.float32, **quiet
+    )
+    flow = GradientFlow(network.kernel, inputs, labels)
+    return f[:, 0].astype(float), flow.mean(points, eta * steps), flow.covariance(points, eta * steps)
+
+
+@pytest.mark.slow
+def test_the_bias_of_finite_width_falls_as_one_over_the_width():
+    widths, bias, error = [16, 32, 64, 128], [], []
+    for width in widths:
+        f, _, covariance = wide_ensemble(mlp(width, 1, W_std=2**0.5, b_std=0.3), 8000)
+        relative = ((f - f.mean(0)) ** 2 / np.diag(covariance)).mean(1) - 1  # one number for each member
+        bias.append(relative.mean())
+        error.append(relative.std() / len(f) ** 0.5)
+    bias, error = -np.array(bias), np.array(error)
+    assert (bias[:3] > 5 * error[:3]).all(), (bias, error)  # variances come out too small
+    (slope, _), covariance = np.polyfit(np.log(widths), np.log(bias), 1, w=bias / error, cov="unscaled")
+    uncertain = covariance[0, 0] ** 0.5
+    print(f"variance {-bias.round(3)} ± {error.round(3)} of the limit's: slope {slope:.2f} ± {uncertain:.2f}")
+    assert abs(slope + 1) < 4 * uncertain and uncertain < 0.2
+
+
+# What the folder of a long run does
+
+
+def stored(folder, members=11, resume=False, **options):
+    settings = dict(learning_rate=0.05, save_every=0.0, folder=folder, resume=resume, **quiet)
+    return run(mlp(64), key, members, x, y, far, 5, **settings | options)
+
+
+def test_a_run_is_stored_resumed_and_extended_without_changing_a_bit(tmp_path, single):
+    whole = run(mlp(64), key, 11, x, y, far, 5, learning_rate=0.05, **quiet)
+    np.testing.assert_array_equal(stored(tmp_path / "run", members=4), whole[:4])
+    assert len(list((tmp_path / "run").glob("members-*.npz"))) == 4
+    np.testing.assert_array_equal(stored(tmp_path / "run", resume=True), whole)
+    (chunk, *_) = sorted((tmp_path / "run").glob("members-*.npz"))
+    chunk.unlink()
+    np.testing.assert_array_equal(stored(tmp_path / "run", resume=True), whole)
+    np.testing.assert_array_equal(stored(tmp_path / "run", members=3, resume=True), whole[:3])
+    np.testing.assert_array_equal(stored(tmp_path / "new", resume=True), whole)  # nothing there to go on with
+
+
+def test_resuming_trains_nothing_twice(tmp_path, single, monkeypatch):
+    stored(tmp_path, members=5)
+    computed = []
+    original = ensembles._on_devices
+    counted = lambda *args: (lambda f: lambda indices: computed.extend(indices) or f(indices))(
+        original(*args)
+    )
+    monkeypatch.setattr(ensembles, "_on_devices", counted)
+    stored(tmp_path, members=7, resume=True)
+    assert computed == [5, 6]
+
+
+def test_a_folder_in_use_or_of_another_configuration_is_refused(tmp_path):
+    stored(tmp_path)
+    with pytest.raises(FileExistsError, match=r"holds a run already.*resume=True"):
+        stored(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"another configuration.*\n  learning_rate: 0\.05 there, 0\.04 now$"
+    ):
+        stored(tmp_path, resume=True, learning_rate=0.04)
+    with pytest.raises(ValueError, match=r"  training step \(optimizer, augmentation\): \w+ there, \w+ now$"):
+        stored(tmp_path, resume=True, augment=augment_by(on_lattices(cyclic(4))))
+    with pytest.raises(ValueError, match=r"  snapshots: \[5\] there, \[2, 5\] now$"):
+        stored(tmp_path, resume=True, snapshots=[2, 5])
+    for change in ("network", "key", "x", "y", "x_test"):
+        settings = dict(network=mlp(64), key=key, members=11, x=x, y=y, x_test=far, steps=5)
+        other = {"network": mlp(65), "key": jax.random.key(6), "x": 2 * x, "y": 2 * y, "x_test": 2 * far}
+        settings[change] = other[change]
+        with pytest.raises(ValueError, match=rf"another configuration.*\n  {change}: "):
+            run(**settings, learning_rate=0.05, folder=tmp_path, resume=True, **quiet)
+    np.testing.assert_array_equal(stored(tmp_path, resume=True), stored(None))  # nothing was lost by all that
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_a_damaged_chunk_is_found_and_named(tmp_path, damage):
+    stored(tmp_path, save_every=30.0)
+    (chunk,) = tmp_path.glob("members-*.npz")
+    content = bytearray(chunk.read_bytes())
+    if damage == "altered":
+        content[len(content) // 2] ^= 1
+    chunk.write_bytes(content[:-100] if damage == "truncated" else content)
+    with pytest.raises(ValueError, match=rf"{chunk.name} is truncated or was altered.*Delete that file"):
+        stored(tmp_path, resume=True)
+    chunk.unlink()
+    np.testing.assert_array_equal(stored(tmp_path, resume=True), stored(None))
+
+
+def test_a_chunk_that_cannot_be_written_is_an_error_and_finished_ones_stay(tmp_path, single, monkeypatch):
+    real, calls = os.fsync, []
+
+    def full_disk(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(OSError, match=r"cannot write members-\d+.*No space left.*resume=True"):
+            stored(tmp_path)
+    assert len(list(tmp_path.glob("members-*.npz"))) == 2 and not list(tmp_path.glob(".*part"))
+    np.testing.assert_array_equal(stored(tmp_path, resume=True), stored(None))
+
+
+PROGRAM = """
+import json, sys
+import jax
+settings = json.loads(sys.argv[1])
+jax.config.update("jax_num_cpu_devices", settings["devices"])
+if "process" in settings:
+    jax.distributed.initialize(settings["address"], settings["processes"], settings["process"])
+import jax.numpy as jnp
+import numpy as np
+import optax
+from nteq import ensembles
+from nteq.actions import on_images
+from nteq.groups import cyclic
+from nteq.networks import cnn
+assert jax.device_count() == settings["devices"] * settings.get("processes", 1)
+x = jnp.asarray(np.random.default_rng(0).normal(size=(24, 8, 8, 1)))
+f = ensembles.run(
+    cnn([4, 4], 3, [2, 1], outputs=3), jax.random.key(5), 11, x, np.arange(24) % 3, x[:5], 12,
+    loss="cross-entropy", optimizer=optax.adam(1e-2), batch_size=8, snapshots=[3, 12],
+    augment=ensembles.augment_by(on_images(cyclic(8))), folder=settings["folder"], save_every=0.0,
+    progress=False,
+)
+np.save(settings["out"], f)
+"""
+
+
+def start(**settings):
+    command = [sys.executable, "-c", PROGRAM, json.dumps(settings)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.slow
+def test_four_devices_and_two_processes_give_the_members_of_one_device(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    finish(start(devices=1, folder=str(tmp_path / "one"), out=str(tmp_path / "one.npy")))
+    finish(start(devices=4, folder=str(tmp_path / "four"), out=str(tmp_path / "four.npy")))
+    both = dict(devices=1, folder=str(tmp_path / "two"), processes=2, address=address)
+    running = [start(**both, process=i, out=str(tmp_path / f"process{i}.npy")) for i in range(2)]
+    for process in running:
+        finish(process)
+    expected = np.load(tmp_path / "one.npy")
+    assert expected.shape == (11, 2, 5, 3) and len(np.unique(expected[:, 1, 0, 0])) == 11
+    for other in ("four", "process0", "process1"):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{other}.npy"), expected)
+
+
+params = init(network, key, 2, (3, 3))
+classifier = mlp(4, outputs=3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: init(network, key, 0, (3, 3)), r"members must be an integer of at least 1, got 0"),
+        (lambda: init(network, key, [], (3, 3)), r"members must be indices"),
+        (lambda: init(network, key, [-1], (3, 3)), r"members must be indices"),
+        (lambda: run(network, key, 0, x, y, far, 5), r"members must be an integer of at least 1, got 0"),
+        (lambda: run(network.apply, key, 1, x, y, far, 5), r"network must be an nteq\.networks\.Network"),
+        (lambda: run(network, key, 1, x, y, far, 0), r"steps must be an integer of at least 1, got 0"),
+        (lambda: run(network, key, 1, x, y[:5], far, 5), r"y must have shape \(12,\).*got shape \(5,\)"),
+        (lambda: run(network, key, 1, x, y.at[0].set(jnp.nan), far, 5), r"y has entries that are not finite"),
+        (lambda: run(network, key, 1, x.at[0].set(jnp.nan), y, far, 5), r"x has entries that are not finite"),
+        (lambda: run(network, key, 1, x, y, far[:, :2], 5), r"x_test must have features \(3, 3\)"),
+        (lambda: run(network, key, 1, x, y, far[:0], 5), r"x_test must have shape"),
+        (lambda: run(network, key, 1, x, y, far, 5, snapshots=[3, 3]), r"snapshots must increase"),
+        (lambda: run(network, key, 1, x, y, far, 5, snapshots=[6]), r"snapshots must increase.*at most 5"),
+        (lambda: run(network, key, 1, x, y, far, 5, snapshots=[]), r"snapshots must increase"),
+        (lambda: run(network, key, 1, x, y, far, 5, learning_rate=-1.0), r"learning_rate must be positive"),
+        (lambda: run(network, key, 1, x, y, far, 5, batch_size=13), r"at most the number of examples 12"),
+        (lambda: run(network, key, 1, x, y, far, 5, batch_size=0), r"batch_size must be an integer"),
+        (
+            lambda: run(network, key, 1, x, y, far, 5, loss="mse"),
+            r"loss must be 'squared' or 'cross-entropy'",
+        ),
+        (lambda: run(network, key, 1, x, y, far, 5, optimizer="adam"), r"optimizer must be an optax"),
+        (
+            lambda: run(network, key, 1, x, y, far, 5, optimizer=optax.sgd(1.0), learning_rate=1.0),
+            r"a learning_rate or an optimizer, not both",
+        ),
+        (
+            lambda: run(network, key, 1, x, jnp.arange(12), far, 5, loss="cross-entropy"),
+            r"needs a network with an output for each class",
+        ),
+        (lambda: run(classifier, key, 1, x, y, far, 5, loss="cross-entropy"), r"y must be 12 integers"),
+        (
+            lambda: run(classifier, key, 1, x, jnp.arange(12), far, 5, loss="cross-entropy"),
+            r"classes from 0 to 2, got values from 0 to 11\. Give the network outputs=12",
+        ),
+        (
+            lambda: run(cnn([4, 4]), key, 1, jnp.ones((2, 4, 4, 1)), jnp.ones(2), jnp.ones((2, 4, 4, 1)), 5),
+            r"filters of 3 × 3 got 2 × 2 pixels",
+        ),
+        (lambda: train(network, params, x, y, 5, batch_size=4), r"need a random key"),
+        (lambda: predict(network, params, x[:0]), r"x must have shape"),
+        (lambda: predict(network, params, x, batch_size=0), r"batch_size must be an integer"),
+        (lambda: largest_step(network, key, x, "hinge"), r"loss must be"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
