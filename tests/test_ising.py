@@ -77,6 +77,38 @@ def test_samplers_draw_from_the_boltzmann_distribution(sampler, size, beta):
     assert abs(z) < 4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sampler", "beta"),
+    [
+        (lambda key, n, size, beta: metropolis(key, n, size, beta, sweeps=60), 0.1),
+        (lambda key, n, size, beta: wolff(key, n, size, beta, updates=80), 0.25),
+    ],
+    ids=["metropolis", "wolff"],
+)
+def test_samplers_draw_each_of_the_65536_states_as_often_as_boltzmann_says(sampler, beta):
+    _, energies = exact_enumeration(4)
+    weights = np.asarray(jax.nn.softmax(-beta * 16 * energies))
+    n = 1_000_000
+    index = np.concatenate(
+        [
+            np.asarray(
+                (sampler(jax.random.key(i), n // 10, 4, beta).reshape(-1, 16) > 0) @ 2.0 ** np.arange(16)
+            )
+            for i in range(10)
+        ]
+    ).astype(int)
+    observed, expected = np.bincount(index, minlength=65536), n * weights
+    # states that are expected fewer than five times are counted together with those of the same energy
+    level = np.unique(np.asarray(energies).round(6), return_inverse=True)[1]
+    cell = np.where(expected >= 5, 20 + np.arange(65536), level)
+    o, e = np.bincount(cell, observed), np.bincount(cell, expected)
+    o, e = o[e >= 5], e[e >= 5]
+    print(f"{len(e)} cells, {(expected >= 5).sum()} of them single states")
+    assert (expected >= 5).mean() > 0.5
+    assert chi2.sf(((o - e) ** 2 / e).sum(), len(o) - 1) > 1e-4
+
+
 def test_the_same_key_gives_the_same_lattices_and_another_key_others():
     draw = lambda seed: metropolis(jax.random.key(seed), 3, 4, 0.4, 5)
     np.testing.assert_array_equal(draw(0), draw(0))
