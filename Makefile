@@ -8,7 +8,7 @@ UV_LOCK = uv pip compile --universal --python-version 3.11 --group book --group 
 	--no-annotate --no-header --no-emit-package tensorflow --no-emit-package tf2jax --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-matrix execute lint figures bench bench-large lock vendor clean
+.PHONY: help setup book serve test test-slow test-matrix execute lint figures subset bench bench-large lock vendor clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -49,6 +49,9 @@ execute: .venv/ready  ## syncs, runs and stores every notebook (or make execute 
 
 figures: .venv/ready  ## the figure of the first page (book/_assets/claim.png)
 	$(PY) -m tools.claim_figure
+
+subset: .venv/ready  ## the part of Fashion-MNIST that ships with nteq
+	$(PY) -m tools.fashion_mnist_subset
 
 bench: .venv/ready  ## the book's page on performance, about two minutes
 	$(PY) -m tools.bench

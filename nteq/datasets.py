@@ -1,0 +1,239 @@
+"""Pictures to train on, and pictures far from those.
+
+Everything here works without a network: what a function needs ships with this package or with one that it
+requires. Only more of Fashion-MNIST than the part that ships is looked for on this machine and then
+downloaded, once, with its checksum. Images are floats between 0 and 1, shape (n, height, width, channels).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pooch
+from jax import Array
+
+__all__ = ["digits", "fashion_mnist", "histology_patches", "natural_images", "noise"]
+
+SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # tools/fashion_mnist_subset.py makes it
+SHIPPED_SIZES = 2000, 1000
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+# the MD5 of each compressed file, which its authors publish, and the SHA-256 of its content
+FILES = {
+    "train-images-idx3-ubyte.gz": (
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "bef4ecab320f06d8554ea6380940ec79",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "bb300cfdad3c16e7a12a480ee83cd310",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+
+
+def fashion_mnist(train: int = 2000, test: int = 1000) -> tuple[Array, Array, Array, Array]:
+    """Fashion-MNIST, photographs of ten kinds of clothes (Xiao et al. 2017; MIT licence, © Zalando SE).
+
+    The first 2000 training and 1000 test images ship with this package. For more, Debian's package
+    dataset-fashion-mnist is used if it is installed, else the copy in the user's cache, else the files are
+    downloaded there (30 MB).
+
+    Args:
+        train: the first so many training images, from 1 to 60,000.
+        test: the first so many test images, from 1 to 10,000.
+
+    Returns:
+        Training images (train, 28, 28, 1) and classes from 0 to 9, test images and classes.
+
+    Raises:
+        ValueError: numbers out of range, or a file whose content is not what it should be.
+        ConnectionError: more images than ship, none on this machine, and no network.
+
+    >>> x, y, x_test, y_test = fashion_mnist(train=100, test=50)
+    >>> x.shape, y[:3].tolist(), x_test.shape
+    ((100, 28, 28, 1), [9, 0, 0], (50, 28, 28, 1))
+    """
+    _between("fashion_mnist", "train", train, 1, 60_000)
+    _between("fashion_mnist", "test", test, 1, 10_000)
+    if train <= SHIPPED_SIZES[0] and test <= SHIPPED_SIZES[1]:
+        with np.load(SHIPPED) as shipped:
+            parts = [shipped[name] for name in ("x", "y", "x_test", "y_test")]
+    else:
+        parts = [_fashion_mnist_file(name) for name in FILES]
+    x, y, x_test, y_test = parts
+    pictures = lambda images: jnp.asarray(images[..., None], jnp.float32) / 255
+    classes = lambda labels: jnp.asarray(labels, jnp.int32)
+    return pictures(x[:train]), classes(y[:train]), pictures(x_test[:test]), classes(y_test[:test])
+
+
+def digits(size: int = 28) -> tuple[Array, Array]:
+    """Handwritten digits from scikit-learn (Alpaydin & Kaynak 1998), 8 × 8 pixels scaled up.
+
+    Args:
+        size: the side of the images in pixels, at least 8.
+
+    Returns:
+        1797 images (1797, size, size, 1) and their classes from 0 to 9.
+
+    Raises:
+        ValueError: a size below 8.
+
+    >>> images, classes = digits()
+    >>> images.shape, classes[:3].tolist()
+    ((1797, 28, 28, 1), [0, 1, 2])
+    """
+    from sklearn.datasets import load_digits
+
+    _between("digits", "size", size, 8)
+    images, classes = load_digits(return_X_y=True)
+    small = jnp.asarray(images.reshape(-1, 8, 8, 1) / 16, jnp.float32)
+    return jax.image.resize(small, (len(small), size, size, 1), "linear"), jnp.asarray(classes, jnp.int32)
+
+
+def natural_images(n: int, size: int = 28, seed: int = 0) -> Array:
+    """Grey-scale pieces of the photographs that ship with scikit-image, at random places and scales.
+
+    Args:
+        n: how many, at least 1.
+        size: the side of the images in pixels, at least 2 and at most 256.
+        seed: of the places and scales.
+
+    Returns:
+        Array of shape (n, size, size, 1). Each shows a square of one to four times size pixels, as far as
+        the photograph reaches.
+
+    Raises:
+        ValueError: n or size out of range.
+
+    >>> natural_images(n=3).shape
+    (3, 28, 28, 1)
+    """
+    from skimage import color, data, transform
+
+    _between("natural_images", "n", n, 1)
+    _between("natural_images", "size", size, 2, 256)
+    photographs = [
+        color.rgb2gray(image) if image.ndim == 3 else image / 255
+        for image in (
+            data.astronaut(),
+            data.camera(),
+            data.chelsea(),
+            data.coffee(),
+            data.rocket(),
+            data.moon(),
+        )
+    ]
+    rng = np.random.default_rng(seed)
+    pieces = []
+    for _ in range(n):
+        photograph = photographs[rng.integers(len(photographs))]
+        side = int(min(rng.uniform(1, 4) * size, *photograph.shape))
+        row, column = (rng.integers(length - side + 1) for length in photograph.shape)
+        piece = photograph[row : row + side, column : column + side]
+        pieces.append(transform.resize(piece, (size, size), anti_aliasing=True))
+    return jnp.asarray(np.array(pieces)[..., None], jnp.float32)
+
+
+def histology_patches(n: int, size: int = 32, seed: int = 0, part: str = "train") -> tuple[Array, Array]:
+    r"""Patches of a stained section of colon with the amount of stain in them, which no rotation changes.
+
+    The section is `ihc.png` of scikit-image: antibodies mark a protein in brown (DAB) on blue nuclei. The
+    label is the mean optical density of the brown stain, separated from the blue by colour deconvolution
+    (Ruifrok & Johnston 2001). Training patches come from the left half, test patches from the right.
+
+    Args:
+        n: how many, at least 1; patches may overlap.
+        size: the side of the patches in pixels, from 4 to 256.
+        seed: of the places.
+        part: "train" or "test".
+
+    Returns:
+        Patches of shape (n, size, size, 3) and labels of shape (n,), dimensionless.
+
+    Raises:
+        ValueError: n or size out of range, or an unknown part.
+
+    >>> patches, stain = histology_patches(n=5)
+    >>> patches.shape, stain.shape, bool((stain > 0).all())
+    ((5, 32, 32, 3), (5,), True)
+    """
+    from skimage import color, data
+
+    _between("histology_patches", "n", n, 1)
+    _between("histology_patches", "size", size, 4, 256)
+    if part not in ("train", "test"):
+        raise ValueError(f"histology_patches: part must be 'train' or 'test', got {part!r}.")
+    section = data.immunohistochemistry() / 255
+    half = section[:, :256] if part == "train" else section[:, 256:]
+    density = color.rgb2hed(half)[..., 2]
+    rng = np.random.default_rng([seed, part == "test"])
+    rows, columns = (rng.integers(length - size + 1, size=n) for length in density.shape)
+    cut = lambda image: np.array(
+        [image[r : r + size, c : c + size] for r, c in zip(rows, columns, strict=True)]
+    )
+    return jnp.asarray(cut(half), jnp.float32), jnp.asarray(cut(density).mean((1, 2)), jnp.float32)
+
+
+def noise(key: Array, n: int, size: int = 28) -> Array:
+    """Images of independent pixels, uniform between 0 and 1.
+
+    Args:
+        key: a JAX random key.
+        n: how many, at least 1.
+        size: the side of the images in pixels, at least 1.
+
+    Returns:
+        Array of shape (n, size, size, 1).
+
+    Raises:
+        ValueError: n or size below 1.
+
+    >>> noise(jax.random.key(0), n=3).shape
+    (3, 28, 28, 1)
+    """
+    _between("noise", "n", n, 1)
+    _between("noise", "size", size, 1)
+    return jax.random.uniform(key, (n, size, size, 1), jnp.float32)
+
+
+def _fashion_mnist_file(name: str) -> np.ndarray:
+    """Images (n, 28, 28) or labels (n,) as bytes."""
+    md5, sha256 = FILES[name]
+    path = DEBIAN / name
+    if not path.exists():
+        try:
+            path = Path(pooch.retrieve(URL + name, f"md5:{md5}", name, pooch.os_cache("nteq")))
+        except OSError as error:
+            raise ConnectionError(
+                f"fashion_mnist: {SHIPPED_SIZES[0]} training and {SHIPPED_SIZES[1]} test images ship with "
+                f"this package, and more cannot be downloaded now ({type(error).__name__}). Ask for fewer, go "
+                "online, or on Debian and Ubuntu install dataset-fashion-mnist."
+            ) from error
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise ValueError(f"fashion_mnist: {path} is damaged ({error}). Delete it and try again.") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"fashion_mnist: {path} is not the file it should be. Delete it and try again.")
+    header = 16 if "images" in name else 8
+    return np.frombuffer(content, np.uint8, offset=header).reshape((-1, 28, 28) if header == 16 else -1)
+
+
+def _between(caller: str, name: str, value: int, least: int, most: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{caller}: {name} must be an integer of at least {least}, got {value!r}.")
+    if most is not None and value > most:
+        raise ValueError(f"{caller}: {name} must be at most {most}, got {value}.")

@@ -1,0 +1,183 @@
+import gzip
+import hashlib
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import jax
+import numpy as np
+import pooch
+import pytest
+
+from nteq import datasets
+from nteq.actions import on_images
+from nteq.datasets import digits, fashion_mnist, histology_patches, natural_images, noise
+from nteq.groups import cyclic
+
+
+def idx(array):
+    """The format of the whole data set's files."""
+    header = [0, 0, 8, array.ndim, *np.array(array.shape, ">u4").tobytes()]
+    return gzip.compress(bytes(header) + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A machine without Debian's package, with an empty cache and no network."""
+    monkeypatch.setattr(datasets, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(datasets, "URL", "http://127.0.0.1:9/")  # nobody answers there
+    return tmp_path
+
+
+@pytest.fixture
+def small_files(monkeypatch):
+    """Four small files in the place of the real ones, with their checksums."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for name in datasets.FILES:
+        shape = (30, 28, 28) if "images" in name else (30,)
+        files[name] = idx(rng.integers(0, 10, shape))
+    sums = {
+        name: (hashlib.md5(content).hexdigest(), hashlib.sha256(gzip.decompress(content)).hexdigest())
+        for name, content in files.items()
+    }
+    monkeypatch.setattr(datasets, "FILES", sums)
+    return files
+
+
+def test_the_part_that_ships_needs_no_network_and_has_all_classes(elsewhere):
+    x, y, x_test, y_test = fashion_mnist()
+    assert x.shape == (2000, 28, 28, 1) and x_test.shape == (1000, 28, 28, 1)
+    assert float(x.min()) == 0 and float(x.max()) == 1
+    assert (np.bincount(y) > 150).all() and (np.bincount(y_test) > 80).all()
+    # shoes and trousers are where they should be: trousers are dark on both sides and between the legs
+    assert float(x[y == 1].mean(0)[:, :6].mean()) < 0.05 < float(x[y == 1].mean(0)[:, 10:18].mean())
+
+
+def test_offline_says_what_ships(elsewhere):
+    with pytest.raises(
+        ConnectionError, match=r"2000 training and 1000 test images ship.*dataset-fashion-mnist"
+    ):
+        fashion_mnist(train=2001)
+    assert not list(elsewhere.rglob("*-ubyte.gz"))
+
+
+@pytest.mark.skipif(not datasets.DEBIAN.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_the_part_that_ships_is_the_beginning_of_the_whole():
+    for part, whole in zip(fashion_mnist(), fashion_mnist(60_000, 10_000), strict=True):
+        np.testing.assert_array_equal(part, whole[: len(part)])
+
+
+@pytest.mark.parametrize("place", ["debian", "cache"])
+def test_the_whole_is_found_where_it_is(elsewhere, small_files, monkeypatch, place):
+    monkeypatch.setattr(datasets, "SHIPPED_SIZES", (5, 5))
+    (elsewhere / place).mkdir()
+    for name, content in small_files.items():
+        (elsewhere / place / name).write_bytes(content)
+    x, y, _, y_test = fashion_mnist(train=20, test=30)
+    content = gzip.decompress(small_files["train-images-idx3-ubyte.gz"])[16:]
+    np.testing.assert_allclose(
+        x, np.frombuffer(content, np.uint8).reshape(30, 28, 28, 1)[:20] / 255, atol=1e-7
+    )
+    assert y.shape == (20,) and y_test.shape == (30,)
+
+
+def test_a_download_is_checked_and_kept(elsewhere, small_files, monkeypatch):
+    (elsewhere / "site").mkdir()
+    for name, content in small_files.items():
+        (elsewhere / "site" / name).write_bytes(content)
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            asked.append(self.path)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=elsewhere / "site"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(datasets, "URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(datasets, "SHIPPED_SIZES", (5, 5))
+    first = fashion_mnist(train=20, test=30)
+    assert len(asked) == 4
+    for a, b in zip(first, fashion_mnist(train=20, test=30), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(asked) == 4  # the second time from the cache
+    server.shutdown()
+    server.server_close()
+    damaged = elsewhere / "cache" / "train-images-idx3-ubyte.gz"
+    (elsewhere / "debian").mkdir()
+    (elsewhere / "debian" / damaged.name).write_bytes(damaged.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"is damaged .*Delete it"):
+        fashion_mnist(train=20)
+    (elsewhere / "debian" / damaged.name).write_bytes(idx(np.zeros((30, 28, 28))))
+    with pytest.raises(ValueError, match=r"not the file it should be"):
+        fashion_mnist(train=20)
+
+
+def test_importing_downloads_and_loads_nothing():
+    code = (
+        "import socket, sys\n"
+        "socket.socket.connect = socket.getaddrinfo = lambda *a, **k: sys.exit('the network was asked')\n"
+        "import nteq.datasets\n"
+        "sys.exit(any(name in sys.modules for name in ('sklearn', 'skimage')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_digits_are_scikit_learns_scaled_up():
+    from sklearn.datasets import load_digits
+
+    images, classes = digits(size=24)
+    original = load_digits()
+    np.testing.assert_array_equal(classes, original.target)
+    shrunk = np.asarray(images[:50, :, :, 0]).reshape(50, 8, 3, 8, 3)[
+        :, :, 1, :, 1
+    ]  # the middle of each pixel
+    np.testing.assert_allclose(shrunk, original.images[:50] / 16, atol=1e-6)
+
+
+def test_natural_images_are_pictures_and_follow_their_seed():
+    images = natural_images(40, size=20)
+    np.testing.assert_array_equal(images, natural_images(40, size=20))
+    assert (natural_images(40, size=20, seed=1) != images).any()
+    assert float(images.min()) >= 0 and float(images.max()) <= 1
+    neighbours = np.corrcoef(np.asarray(images[:, 1:]).ravel(), np.asarray(images[:, :-1]).ravel())[0, 1]
+    assert neighbours > 0.9  # unlike noise
+
+
+def test_stain_does_not_change_under_rotation_and_the_halves_are_apart():
+    from skimage.color import rgb2hed
+
+    patches, stain = histology_patches(20, size=24)
+    turned = on_images(cyclic(4))(1, patches)
+    for images in (patches, turned):
+        np.testing.assert_allclose(rgb2hed(np.asarray(images))[..., 2].mean((1, 2)), stain, atol=1e-5)
+    assert float(stain.std()) > 0.005  # there is something to learn
+    test, _ = histology_patches(20, size=24, part="test")
+    assert not np.isclose(patches[:, None], test[None]).all((2, 3, 4)).any()
+
+
+def test_noise_is_uniform_and_uncorrelated():
+    x = np.asarray(noise(jax.random.key(0), 100))
+    assert abs(x.mean() - 0.5) < 4 * (1 / 12 / x.size) ** 0.5
+    assert abs(np.corrcoef(x[:, 1:].ravel(), x[:, :-1].ravel())[0, 1]) < 4 / x.size**0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fashion_mnist(train=0), "train must be an integer of at least 1, got 0"),
+        (lambda: fashion_mnist(test=10_001), "test must be at most 10000, got 10001"),
+        (lambda: digits(size=7), "size must be an integer of at least 8"),
+        (lambda: natural_images(0), "n must be an integer"),
+        (lambda: natural_images(1, size=257), "size must be at most 256"),
+        (lambda: histology_patches(1, part="left"), "part must be 'train' or 'test', got 'left'"),
+        (lambda: histology_patches(1, size=2), "size must be an integer of at least 4"),
+        (lambda: noise(jax.random.key(0), 0), "n must be an integer"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
