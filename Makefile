@@ -8,7 +8,7 @@ UV_LOCK = uv pip compile --universal --python-version 3.11 --group book --group 
 	--no-annotate --no-header --no-emit-package tensorflow --no-emit-package tf2jax --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-matrix execute lint figures subset bench bench-large lock vendor clean
+.PHONY: help setup book serve test test-slow test-faults test-matrix execute lint figures subset bench bench-large lock vendor clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -29,13 +29,16 @@ serve: .venv/ready  ## reads the built book at http://localhost:8000
 	$(PY) -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
 test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, ruff
-	$(PY) -m pytest -q -m "not slow" -n 2
+	$(PY) -m pytest -q -m "not slow and not faults" -n 2
 	$(PY) -m pytest -q --doctest-modules nteq
 	$(PY) -m tools.notebooks check
 	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= notebooks
 
 test-slow: .venv/ready  ## the tests marked slow
 	$(PY) -m pytest -q -m slow -n 2
+
+test-faults: .venv/ready  ## long runs killed at random moments, on a full disk, in a read-only folder
+	$(PY) -m pytest -q -m faults -s
 
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh

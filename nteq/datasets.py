@@ -219,8 +219,8 @@ def _fashion_mnist_file(name: str) -> np.ndarray:
         except OSError as error:
             raise ConnectionError(
                 f"fashion_mnist: {SHIPPED_SIZES[0]} training and {SHIPPED_SIZES[1]} test images ship with "
-                f"this package, and more cannot be downloaded now ({type(error).__name__}). Ask for fewer, go "
-                "online, or on Debian and Ubuntu install dataset-fashion-mnist."
+                f"this package, and more cannot be downloaded now ({type(error).__name__}). Ask for fewer, "
+                "go online, or on Debian and Ubuntu install dataset-fashion-mnist."
             ) from error
     try:
         content = gzip.decompress(path.read_bytes())

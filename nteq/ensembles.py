@@ -561,8 +561,11 @@ class _Store:
                     + "\n".join(f"  {n}: {before.get(n, 'nothing')} there, {now[n]} now" for n in named)
                 )
         _wait_for_all("nteq: every process has read the configuration")
-        if before is None and jax.process_index() == 0:
-            self._write("configuration.json", json.dumps(self.configuration, indent=1).encode())
+        if jax.process_index() == 0:
+            for torn in self.folder.glob(".*.part"):  # what a killed run was writing
+                torn.unlink(missing_ok=True)
+            if before is None:
+                self._write("configuration.json", json.dumps(self.configuration, indent=1).encode())
         kept = self.read()
         _wait_for_all("nteq: every process has read the chunks")
         return kept

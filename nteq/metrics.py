@@ -177,21 +177,22 @@ def sub_ensembles(
     f = f if jnp.issubdtype(f.dtype, jnp.floating) else f.astype(jnp.float32)
     if not jnp.isfinite(f).all():
         raise ValueError("sub_ensembles: predictions has entries that are not finite.")
-    flat = f.reshape(total, -1)
-
-    @partial(jax.jit, static_argnums=1)
-    def average(members, size):
-        count = total // size
-        weights = jnp.zeros((count, total), f.dtype)
-        rows = jnp.repeat(jnp.arange(count), size)
-        weights = weights.at[rows, members[: count * size]].add(1 / size)  # one product for all of them
-        means = (weights @ flat).reshape(count, *f.shape[1:])
-        return jax.vmap(metric)(means).mean()
-
     draws = np.random.default_rng(seed).integers(0, total, size=(resamples, total))
-    values = [float(average(jnp.arange(total), int(m))) for m in sizes]
-    errors = [np.std([float(average(jnp.asarray(d), int(m))) for d in draws], ddof=1) for m in sizes]
+    values = [float(_average(metric, f, np.arange(total), int(m))) for m in sizes]
+    errors = [np.std([float(_average(metric, f, d, int(m))) for d in draws], ddof=1) for m in sizes]
     return np.array(values), np.array(errors)
+
+
+@partial(jax.jit, static_argnames=("metric", "size"))
+def _average(metric: Callable, f: Array, members: Array, size: int) -> Array:
+    """Over disjoint sub-ensembles of the given members."""
+    total = f.shape[0]
+    count = total // size
+    weights = jnp.zeros((count, total), f.dtype)
+    rows = jnp.repeat(jnp.arange(count), size)
+    weights = weights.at[rows, members[: count * size]].add(1 / size)  # one product for all of them
+    means = (weights @ f.reshape(total, -1)).reshape(count, *f.shape[1:])
+    return jax.vmap(metric)(means).mean()
 
 
 def _orbit(caller: str, predictions: ArrayLike, trailing: int) -> Array:

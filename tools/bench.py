@@ -35,6 +35,13 @@ BOOK = Path(__file__).resolve().parent.parent / "book"
 RESULTS = BOOK / "_assets" / "performance.json"
 RUNS, TIME, W_STD, B_STD = 3, 50.0, 1.5, 0.1
 SIZES = [2, 4, 8, 16, 32, 64]
+TRAINING = """## Training ensembles
+
+Networks with two hidden layers learn the energy of 256 Ising lattices, full batch, float32. The table has
+rates in GFLOP/s, counting the matrix products only. The bare products are those of the same shapes, each
+result going into the next step, and nothing else: what is missing to their rate is the price of activations,
+biases and updates. Beside them stand the same networks one after another in a loop of jitted steps, and a
+loop in PyTorch with its best number of threads."""
 
 
 def dense():
@@ -176,6 +183,13 @@ def kernel_speed():
     return rows
 
 
+def training():
+    """Rates of training ensembles, from a process that has one device for each core."""
+    command = [sys.executable, "-m", "tools.bench_training"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=BOOK.parent)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 def draw(rows, path):
     """The growth against |G| on logarithmic axes."""
     use_style()
@@ -220,16 +234,36 @@ def table(results):
     return "\n".join(lines)
 
 
+def training_table(results):
+    """Rates in GFLOP/s and their ratios as a Markdown table, and the memory."""
+    lines = [
+        "| width | nteq | bare products | of the bare rate | one after another | ratio | PyTorch | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results["training"]["rows"]:
+        torch = f"{r['torch']:.0f} | {r['ours'] / r['torch']:.1f}" if r["torch"] else "– | –"
+        lines.append(
+            f"| {r['width']} | {r['ours']:.0f} | {r['bare']:.0f} | {r['ours'] / r['bare']:.2f} "
+            f"| {r['loop']:.0f} | {r['ours'] / r['loop']:.1f} | {torch} |"
+        )
+    few, many = results["training"]["peak"].items()
+    sentence = (
+        f"Peak memory: {few[1] / 1e6:.0f} MB for {few[0]} networks of width 128, {many[1] / 1e6:.0f} MB "
+    )
+    return "\n".join(lines) + f"\n\n{sentence}for {many[0]}."
+
+
 def store(results):
     """Prints the table and writes the page and its numbers."""
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     made = results["provenance"]
-    print(table(results))
+    print(f"{table(results)}\n\n{training_table(results)}")
     print(f"\nmade in {made['seconds']} s with JAX {made['jax']}, stored in book/_assets/performance.json")
     page = BOOK / "performance.md"
     head, _ = page.read_text().split("<!-- the rest is made by make bench -->")
     page.write_text(
-        f"{head}<!-- the rest is made by make bench -->\n\n{table(results)}\n\n"
+        f"{head}<!-- the rest is made by make bench -->\n\n{table(results)}\n\n{TRAINING}\n\n"
+        f"{training_table(results)}\n\n"
         f"Measured on {made['date']} in {made['seconds']} s, Python {made['python']}, JAX {made['jax']}, "
         f"neural-tangents {made['neural-tangents']}, {made['machine']}, float64.\n"
     )
@@ -256,6 +290,7 @@ def main():
         "rows": rows,
         "growth": grown,
         "exponents": {which: exponent(grown, which) for which in ("ours", "theirs")},
+        "training": training(),
         "memory": {side: peak_memory(side) for side in ("ours", "theirs")},
         "provenance": {
             "command": "make bench",

@@ -1,0 +1,132 @@
+"""What must not lose a finished chunk: kills at random moments, a full disk, a read-only folder.
+
+Run by `make test-faults`; it takes some minutes.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.faults
+
+PROGRAM = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import jax.numpy as jnp
+import numpy as np
+import optax
+from nteq.actions import on_images
+from nteq.ensembles import augment_by, run
+from nteq.groups import cyclic
+from nteq.networks import cnn
+folder, members, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 12, 12, 1)))
+try:
+    f = run(
+        cnn([8, 8], [4, 3], [2, 1], outputs=3), jax.random.key(5), members, x, np.arange(64) % 3, x[:50],
+        steps,
+        loss="cross-entropy", optimizer=optax.adam(1e-2), batch_size=16, snapshots=[0, steps // 2, steps],
+        augment=augment_by(on_images(cyclic(8))), folder=folder, resume=True, save_every=0.0, progress=False,
+    )
+except OSError as error:
+    sys.exit(str(error))
+np.save(sys.argv[4], f)
+"""
+
+
+def start(folder, out, members=96, steps=1500):
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(members), str(steps), str(out)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=1200)
+    return process.returncode, errors
+
+
+def chunks(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("members-*.npz")}
+
+
+def test_killed_twenty_times_and_resumed_the_predictions_are_the_same_bits(tmp_path):
+    begin = time.monotonic()
+    assert finish(start(tmp_path / "whole", tmp_path / "whole.npy")) == (0, "")
+    whole = time.monotonic() - begin
+    print(f"uninterrupted: {whole:.0f} s, {len(chunks(tmp_path / 'whole'))} chunks")
+    moments, folder, before = random.Random(0), tmp_path / "killed", {}
+    folder.mkdir()
+    for kill in range(20):
+        # between the start of the process and well into its training; the work lasts for all of them
+        process = start(folder, tmp_path / "killed.npy")
+        time.sleep(moments.uniform(0, 5 + whole / 12))
+        assert process.poll() is None, "it ended before it was killed: give it more to do"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        now = chunks(folder)
+        assert all(now[name] == content for name, content in before.items())  # nothing finished was lost
+        print(f"kill {kill + 1}: {len(now)} chunks")
+        before = now
+    assert before, "no chunk was finished before the last kill"
+    assert not (tmp_path / "killed.npy").exists()
+    assert finish(start(folder, tmp_path / "killed.npy")) == (0, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "killed.npy"), np.load(tmp_path / "whole.npy"))
+    assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 kB, and a function that mounts it again with other options."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = lambda *options: subprocess.run(
+        ["mount", *options, "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    made = mount("-t", "tmpfs", "-o", "size=256k")
+    if made.returncode:
+        pytest.skip(f"mounting a small file system needs root here: {made.stderr.strip()}")
+    yield disk, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_an_error_and_with_more_room_the_run_goes_on(small_disk, tmp_path):
+    disk, remount = small_disk
+    code, message = finish(start(disk, tmp_path / "full.npy", steps=20))
+    assert code == 1 and "No space left on device" in message and "resume=True" in message
+    assert "Traceback" not in message
+    kept = chunks(disk)
+    assert len(kept) > 1
+    remount("size=8m")
+    assert finish(start(disk, tmp_path / "full.npy", steps=20)) == (0, "")
+    assert all(chunks(disk)[name] == content for name, content in kept.items())
+    assert finish(start(tmp_path / "whole", tmp_path / "whole.npy", steps=20)) == (0, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "full.npy"), np.load(tmp_path / "whole.npy"))
+
+
+def test_a_read_only_folder_is_an_error_and_keeps_what_it_holds(small_disk, tmp_path):
+    disk, remount = small_disk
+    assert finish(start(disk, tmp_path / "few.npy", members=8, steps=20)) == (0, "")
+    kept = chunks(disk)
+    remount("ro")
+    code, message = finish(start(disk, tmp_path / "more.npy", members=32, steps=20))
+    assert code == 1 and "Read-only file system" in message and "resume=True" in message
+    assert chunks(disk) == kept
+    remount("rw,size=8m")
+    assert finish(start(disk, tmp_path / "more.npy", members=32, steps=20)) == (0, "")
+    np.testing.assert_array_equal(np.load(tmp_path / "more.npy")[:8], np.load(tmp_path / "few.npy"))
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_an_error(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    code, message = finish(start(folder, tmp_path / "never.npy", members=2, steps=20))
+    assert code == 1 and "Permission denied" in message
+    shutil.rmtree(folder)
