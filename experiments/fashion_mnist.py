@@ -81,12 +81,12 @@ if __name__ == "__main__":
         width=[16],
         group=list(GROUPS),
         train=2000,
-        steps=2000,
+        steps=1200,
     )
     arguments.add_argument(
         "--test", type=command.at_least(1), default=500, help="images of each kind to ask about"
     )
     arguments.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="how to train")
-    arguments.add_argument("--learning-rate", type=float, default=3e-3, help="of the optimizer")
+    arguments.add_argument("--learning-rate", type=float, default=2e-2, help="of the optimizer")
     quick = dict(members=4, width=[2], group=["C8"], train=64, steps=10, test=8)
     command.main(arguments, quick, experiment)
