@@ -116,5 +116,5 @@ if __name__ == "__main__":
     arguments.add_argument(
         "--test", type=command.at_least(1), default=128, help="lattices of each kind to ask about"
     )
-    quick = dict(members=16, width=[32, 64], train=16, steps=50, test=4)
+    quick = dict(members=8, width=[32], train=16, steps=50, test=4)
     command.main(arguments, quick, experiment)

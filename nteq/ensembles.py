@@ -8,6 +8,7 @@ size the network and the data determine, so chunks, interruptions and the number
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -605,7 +606,8 @@ class _Store:
                 os.fsync(file.fileno())
             partial_file.replace(self.folder / name)
         except OSError as error:
-            partial_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial_file.unlink()
             raise OSError(
                 error.errno,
                 f"run: cannot write {name} ({error.strerror}). The chunks stored before are whole; make room "

@@ -42,7 +42,7 @@ np.save(sys.argv[4], f)
 """
 
 
-def start(folder, out, members=96, steps=1500):
+def start(folder, out, members=128, steps=2000):
     command = [sys.executable, "-c", PROGRAM, str(folder), str(members), str(steps), str(out)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
@@ -58,15 +58,20 @@ def chunks(folder):
 
 def test_killed_twenty_times_and_resumed_the_predictions_are_the_same_bits(tmp_path):
     begin = time.monotonic()
-    assert finish(start(tmp_path / "whole", tmp_path / "whole.npy")) == (0, "")
-    whole = time.monotonic() - begin
-    print(f"uninterrupted: {whole:.0f} s, {len(chunks(tmp_path / 'whole'))} chunks")
+    process = start(tmp_path / "whole", tmp_path / "whole.npy")
+    while not chunks(tmp_path / "whole") and process.poll() is None:
+        time.sleep(0.1)
+    first = time.monotonic() - begin
+    assert finish(process) == (0, "")
+    rest = time.monotonic() - begin - first
+    count = len(chunks(tmp_path / "whole"))
+    print(f"uninterrupted: first chunk after {first:.0f} s, all {count} after {first + rest:.0f} s")
     moments, folder, before = random.Random(0), tmp_path / "killed", {}
     folder.mkdir()
     for kill in range(20):
-        # between the start of the process and well into its training; the work lasts for all of them
+        # from the middle of its start to well into its training, so that the work lasts for all of them
         process = start(folder, tmp_path / "killed.npy")
-        time.sleep(moments.uniform(0, 5 + whole / 12))
+        time.sleep(moments.uniform(first / 2, first + rest / 8))
         assert process.poll() is None, "it ended before it was killed: give it more to do"
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -83,13 +88,13 @@ def test_killed_twenty_times_and_resumed_the_predictions_are_the_same_bits(tmp_p
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 256 kB, and a function that mounts it again with other options."""
+    """A file system of 64 kB, and a function that mounts it again with other options."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = lambda *options: subprocess.run(
         ["mount", *options, "tmpfs", str(disk)], capture_output=True, text=True
     )
-    made = mount("-t", "tmpfs", "-o", "size=256k")
+    made = mount("-t", "tmpfs", "-o", "size=64k")
     if made.returncode:
         pytest.skip(f"mounting a small file system needs root here: {made.stderr.strip()}")
     yield disk, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)

@@ -80,7 +80,7 @@ NETWORKS = {
     ("activation", "W_std", "b_std", "parameterization"),
     [
         ("relu", 2**0.5, 0.3, "ntk"),
-        ("erf", 1.5, 0.0, "standard"),
+        pytest.param("erf", 1.5, 0.0, "standard", marks=pytest.mark.slow),
         pytest.param("relu", 2**0.5, 0.3, "standard", marks=pytest.mark.slow),
         pytest.param("erf", 1.5, 0.0, "ntk", marks=pytest.mark.slow),
     ],
