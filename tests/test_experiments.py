@@ -34,7 +34,7 @@ def provenance(result):
 def test_the_ising_experiment_shows_the_theorem(tmp_path):
     out = tmp_path / "ising.npz"
     done = command("ising", "--quick", "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "members/s" in done.stderr, done.stderr  # the progress bar
     result = np.load(out)
     full, half, none = result["infinite_rsd"]
     assert (full < 1e-9).all() and (half > 1e-3).all() and (none > 1e-3).all()
@@ -87,3 +87,25 @@ def test_the_fashion_mnist_experiment_runs_and_what_is_finished_is_kept_when_it_
 )
 def test_bad_input_is_named_without_a_traceback(name, arguments, message, tmp_path):
     assert message in refused(name, "--out", tmp_path / "x.npz", *arguments)
+
+
+def test_the_stored_ising_result_follows_the_theory():
+    result = np.load(ROOT / "experiments" / "results" / "ising.npz")
+    sizes, rsd, error = result["sizes"], result["rsd"], result["rsd_error"]
+    assert sizes[-1] >= 1000 and {64, 128, 256, 512} <= set(result["widths"].tolist())
+    full = result["trainings"] == "full orbit"
+    several = sizes <= 256  # at least four ensembles of that size
+    for curve in rsd[full].reshape(-1, len(sizes)):
+        slope = np.polyfit(np.log(sizes[several]), np.log(curve[several]), 1)[0]
+        assert abs(slope + 0.5) < 0.05
+    assert (result["infinite_rsd"][0] < 1e-9).all()
+    # the controls level off where the infinite ensemble of such networks does, or nearly so
+    for control, limit in zip(rsd[~full], result["infinite_rsd"][1:], strict=True):
+        assert (control[:, -1] > 3 * rsd[0, :, -1]).all() and (control[:, -1] > 0.7 * limit).all()
+    # the wider the networks, the nearer to the curve of infinite width
+    order = np.argsort(result["widths"][full])
+    apart = np.abs(np.log(rsd[full][order] / result["theory_rsd"][0]))[..., several].mean((1, 2))
+    assert (np.diff(apart) < 0).all() and apart[-1] < 0.15
+    assert (error > 0).all()
+    # and the networks have learned something
+    assert (result["ensemble_error"] < 0.15 * result["energy_variance"]).all()

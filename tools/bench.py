@@ -250,7 +250,9 @@ def training_table(results):
     sentence = (
         f"Peak memory: {few[1] / 1e6:.0f} MB for {few[0]} networks of width 128, {many[1] / 1e6:.0f} MB "
     )
-    return "\n".join(lines) + f"\n\n{sentence}for {many[0]}."
+    rate = results["training"]["spin updates"] / 1e6
+    spins = f"The Metropolis sampler updates {rate:.0f} million spins a second."
+    return "\n".join(lines) + f"\n\n{sentence}for {many[0]}. {spins}"
 
 
 def store(results):

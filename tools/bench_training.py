@@ -155,6 +155,17 @@ def peak(members, x, y):
     return _resident("VmHWM") - before
 
 
+def spin_updates():
+    """Of the Metropolis sampler, per second."""
+    chains, size, sweeps = 1024, 32, 40
+    seconds = []
+    for i in range(RUNS + 1):
+        start = time.perf_counter()
+        metropolis(jax.random.key(i), chains, size, 0.4, sweeps).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return chains * size**2 * sweeps / statistics.median(seconds[1:])
+
+
 def main():
     """Everything, as JSON."""
     x = metropolis(jax.random.key(0), LATTICES, SIZE, beta=0.4)
@@ -177,7 +188,8 @@ def main():
             row[kind] = max((rate for name, rate in found.items() if name.startswith(kind)), default=None)
         rows.append(row)
     peak(64, x, y)  # compiles
-    print(json.dumps({"rows": rows, "peak": {n: peak(n, x, y) for n in (64, 1024)}}))
+    peaks = {n: peak(n, x, y) for n in (64, 1024)}
+    print(json.dumps({"rows": rows, "peak": peaks, "spin updates": spin_updates()}))
 
 
 if __name__ == "__main__":
