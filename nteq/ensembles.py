@@ -290,8 +290,8 @@ def largest_step(network: Network, key: Array, x: ArrayLike, loss: str = "square
     A step of size η moves the mode of Θ(X, X) with eigenvalue λ by ηλ/N of its way, gradient flow by
     $1 - e^{-\eta\lambda/N}$. At $\eta = N/\lambda_{\max}$, which is returned, the fastest mode arrives in a
     single step; above it overshoots, and from twice that on training diverges (Lee et al. 2019, section
-    2.3). Cross-entropy bends half as much, so it allows twice the step. λ_max is found by power iteration on
-    the empirical NTK of one freshly drawn network.
+    2.3). Cross-entropy bends half as much, so it allows twice the step. The eigenvalue is found by power
+    iteration on the empirical NTK of one freshly drawn network.
 
     Args:
         network: the architecture.

@@ -1,11 +1,13 @@
 """The two sides of the benchmark compute the same; how fast they are is for `make bench` to say."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nteq.actions import on_lattices
 from nteq.groups import cyclic, dihedral
-from tools import bench
+from tools import bench, bench_training
 
 
 @pytest.mark.parametrize("group", [cyclic(4), dihedral(4)], ids=lambda g: g.name)
@@ -28,3 +30,27 @@ def test_a_difference_is_an_error_and_ratios_are_of_medians():
 def test_exponent_is_the_slope_of_the_last_three_sizes():
     rows = [{"ours": 7.0 if n < 16 else 0.1 * n**2} for n in bench.SIZES]
     assert bench.exponent(rows, "ours") == pytest.approx(2)
+
+
+def test_operations_are_those_of_the_products_in_a_gradient():
+    x = jnp.ones((bench_training.LATTICES, bench_training.SIZE, bench_training.SIZE))
+    for width in (3, 32):
+        network = bench_training.network(width)
+        params = network.init(jax.random.key(0), x.shape[1:])
+        gradient = jax.make_jaxpr(jax.grad(lambda p, apply=network.apply: (apply(p, x) ** 2).sum()))(params)
+        counted = 0
+        for equation in gradient.jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                (summed, _), _ = equation.params["dimension_numbers"]
+                terms = np.prod([equation.invars[0].aval.shape[axis] for axis in summed])
+                counted += 2 * terms * equation.outvars[0].aval.size
+        assert bench_training.operations(width) == counted
+
+
+def test_training_table_has_the_ratios_and_leaves_out_what_was_not_measured():
+    rows = [dict(width=32, ours=150.0, bare=200.0, loop=50.0, torch=None)]
+    table = bench.training_table(
+        {"training": {"rows": rows, "peak": {"64": 1e6, "1024": 2e6}, "spin updates": 8e7}}
+    )
+    assert "| 32 | 150 | 200 | 0.75 | 50 | 3.0 | – | – |" in table
+    assert "1 MB for 64 networks of width 128, 2 MB for 1024" in table and "80 million spins" in table
