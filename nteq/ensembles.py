@@ -546,8 +546,14 @@ class _Store:
         """The predictions that are there already."""
         path = self.folder / "configuration.json"
         before = None
-        if path.exists():
-            before = json.loads(path.read_text())
+        if path.exists() or list(self.folder.glob("members-*.npz")):
+            try:
+                before = json.loads(path.read_text())
+            except (ValueError, FileNotFoundError) as error:
+                raise ValueError(
+                    f"run: {path} is damaged or missing, so nothing says what made the chunks beside it. "
+                    "Choose another folder."
+                ) from error
             if not resume:
                 raise FileExistsError(
                     f"run: {self.folder} holds a run already. Go on with it by resume=True, or choose "

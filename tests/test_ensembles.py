@@ -266,6 +266,18 @@ def test_a_folder_in_use_or_of_another_configuration_is_refused(tmp_path):
     np.testing.assert_array_equal(stored(tmp_path, resume=True), stored(None))  # nothing was lost by all that
 
 
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_chunks_without_their_configuration_are_not_taken_for_ours(tmp_path, damage):
+    stored(tmp_path)
+    configuration = tmp_path / "configuration.json"
+    content = configuration.read_bytes()
+    configuration.unlink()
+    if damage == "truncated":
+        configuration.write_bytes(content[:-20])
+    with pytest.raises(ValueError, match=r"configuration\.json is damaged or missing.*another folder"):
+        stored(tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
 def test_a_damaged_chunk_is_found_and_named(tmp_path, damage):
     stored(tmp_path, save_every=30.0)
