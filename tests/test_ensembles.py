@@ -169,8 +169,8 @@ def test_too_large_a_step_warns_and_then_names_the_member_that_diverged():
         train(network, init(network, key, 2, (3, 3)), x, y, 4000, optimizer=optax.sgd(1000 * step))
 
 
-def test_the_first_step_that_is_not_finite_is_named_and_finished_members_are_kept(tmp_path):
-    # one label so large that its square overflows: for every member at step 0
+def test_the_first_step_that_is_not_finite_is_named():
+    # a label whose square overflows: for every member at step 0
     with pytest.raises(FloatingPointError, match=r"loss of member 0 is not finite at step 0\."):
         run(network, key, 2, x, y.at[0].set(1e200), far, 5, learning_rate=1e-3, **quiet)
 
@@ -243,6 +243,29 @@ def test_resuming_trains_nothing_twice(tmp_path, single, monkeypatch):
     monkeypatch.setattr(ensembles, "_on_devices", counted)
     stored(tmp_path, members=7, resume=True)
     assert computed == [5, 6]
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, FloatingPointError])
+def test_what_is_finished_is_stored_when_the_run_ends_early(tmp_path, single, monkeypatch, reason):
+    original = ensembles._on_devices
+
+    def ends_early(*arguments):
+        compute = original(*arguments)
+
+        def some(indices):
+            if 3 in indices:
+                raise reason
+            return compute(indices)
+
+        return some
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ensembles, "_on_devices", ends_early)
+        with pytest.raises(reason):
+            stored(tmp_path, save_every=1e6)
+    (chunk,) = tmp_path.glob("members-*.npz")
+    assert np.load(chunk)["members"].tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(stored(tmp_path, resume=True), stored(None))
 
 
 def test_a_folder_in_use_or_of_another_configuration_is_refused(tmp_path):

@@ -121,9 +121,8 @@ def test_the_stored_fashion_mnist_result_shows_ensembles_that_agree_with_themsel
     assert sizes[-1] >= 100 and result["groups"].tolist() == ["C4", "C8", "C16"]
     single, ensemble = osp[..., 0], osp[..., -1]
     # quarter turns act exactly: on all four kinds of images the ensemble is nearer to 1 than its members
-    assert (ensemble[0] > single[0] + 4 * (error[0, :, 0] + error[0, :, -1])).all() and (
-        ensemble[0] > 0.9
-    ).all()
+    assert (ensemble[0] > single[0] + 4 * (error[0, :, 0] + error[0, :, -1])).all()
+    assert (ensemble[0] > 0.9).all()
     # finer turns interpolate, which blurs what is rough; near the data that matters little
     assert (ensemble[:, 0] > single[:, 0]).all() and (ensemble[:, 0] > 0.9).all()
     assert (result["ensemble_accuracy"] > result["member_accuracy"].mean(1)).all()
