@@ -57,31 +57,35 @@ def chunks(folder):
 
 
 def test_killed_twenty_times_and_resumed_the_predictions_are_the_same_bits(tmp_path):
-    begin = time.monotonic()
-    process = start(tmp_path / "whole", tmp_path / "whole.npy")
-    while not chunks(tmp_path / "whole") and process.poll() is None:
-        time.sleep(0.1)
-    first = time.monotonic() - begin
-    assert finish(process) == (0, "")
-    rest = time.monotonic() - begin - first
-    count = len(chunks(tmp_path / "whole"))
-    print(f"uninterrupted: first chunk after {first:.0f} s, all {count} after {first + rest:.0f} s")
-    moments, folder, before = random.Random(0), tmp_path / "killed", {}
+    # Killed runs ask for more members than they can finish, so that every kill meets a run at work,
+    # however fast the machine is at that moment.
+    folder, before, moments = tmp_path / "killed", {}, random.Random(0)
     folder.mkdir()
+    begin = time.monotonic()
+    process = start(folder, tmp_path / "never.npy", members=100_000)
+    while not before:
+        time.sleep(0.1)
+        assert process.poll() is None, process.communicate()[1]
+        before = chunks(folder)
+    first = time.monotonic() - begin
+    print(f"first chunk after {first:.0f} s")
     for kill in range(20):
-        # from the middle of its start to well into its training, so that the work lasts for all of them
-        process = start(folder, tmp_path / "killed.npy")
-        time.sleep(moments.uniform(first / 2, first + rest / 8))
-        assert process.poll() is None, "it ended before it was killed: give it more to do"
+        time.sleep(moments.uniform(0, first))
+        assert process.poll() is None, process.communicate()[1]
         process.send_signal(signal.SIGKILL)
         process.communicate()
         now = chunks(folder)
         assert all(now[name] == content for name, content in before.items())  # nothing finished was lost
         print(f"kill {kill + 1}: {len(now)} chunks")
         before = now
-    assert before, "no chunk was finished before the last kill"
-    assert not (tmp_path / "killed.npy").exists()
-    assert finish(start(folder, tmp_path / "killed.npy")) == (0, "")
+        if kill < 19:
+            process = start(folder, tmp_path / "never.npy", members=100_000)
+            time.sleep(first / 2)  # from the middle of its start on
+    assert not (tmp_path / "never.npy").exists()
+    finished = 1 + max(int(name.split("-")[2]) for name in before)
+    for name in ["killed", "whole"]:
+        run = start(tmp_path / name, tmp_path / f"{name}.npy", members=finished + 32)
+        assert finish(run) == (0, "")
     np.testing.assert_array_equal(np.load(tmp_path / "killed.npy"), np.load(tmp_path / "whole.npy"))
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
 
