@@ -1,5 +1,6 @@
-// Draws an Explorer's curves as SVG. Text and axes use the page's own text colour, so that light and dark
-// mode both work; the slider is the browser's own, so mouse, touch and arrow keys do.
+// A figure over a slider: an Explorer's curves, drawn as SVG in the page's own text colour, so that light and
+// dark mode both work, or one of several Pictures. The slider is the browser's own, so mouse, touch and arrow
+// keys work.
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#767676"];
 const LEFT = 54, RIGHT = 14, TOP = 32, BOTTOM = 50; // margins in CSS pixels
 let count = 0;
@@ -37,12 +38,35 @@ function superscript(e) {
   return String(e).replace(/./g, (c) => ({ "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" })[c]);
 }
 
-function render({ model, el }) {
+// The slider with its position in words, and below it the caption, which screen readers read out.
+function controls(model, id, show) {
   const data = model.get("data");
-  const id = "explorer-" + ++count;
-  const root = document.createElement("figure");
-  root.style.cssText = "margin:0;max-width:42rem;color:var(--pst-color-text-base,inherit);font:inherit";
+  const label = document.createElement("label");
+  label.style.cssText = "display:flex;align-items:center;gap:.7em;margin:.3em 0;flex-wrap:wrap";
+  const input = document.createElement("input");
+  Object.assign(input, { type: "range", min: 0, max: data.values.length - 1, step: 1, id: id + "-slider" });
+  input.style.cssText = "flex:1 1 10em;min-height:2.2em;accent-color:#0072B2";
+  const shown = document.createElement("output");
+  shown.htmlFor = input.id;
+  shown.style.cssText = "min-width:5em;font-variant-numeric:tabular-nums";
+  label.append(data.slider, input, shown);
+  const caption = document.createElement("figcaption");
+  caption.id = id + "-caption";
+  caption.setAttribute("aria-live", "polite");
+  function update() {
+    const i = Number(model.get("index"));
+    input.value = i;
+    input.setAttribute("aria-valuetext", data.values[i]);
+    shown.textContent = data.values[i];
+    caption.textContent = data.captions[i];
+    show(i);
+  }
+  input.addEventListener("input", () => { model.set("index", Number(input.value)); model.save_changes(); update(); });
+  model.on("change:index", update);
+  return { nodes: [label, caption], update };
+}
 
+function curves(data, root, id) {
   const picture = svg("svg", { role: "img", "aria-labelledby": id + "-caption" });
   picture.style.cssText = "width:100%;display:block";
   const legend = document.createElement("div");
@@ -56,23 +80,8 @@ function render({ model, el }) {
     legend.append(item);
   });
 
-  const label = document.createElement("label");
-  label.style.cssText = "display:flex;align-items:center;gap:.7em;margin:.3em 0;flex-wrap:wrap";
-  const input = document.createElement("input");
-  Object.assign(input, { type: "range", min: 0, max: data.values.length - 1, step: 1, id: id + "-slider" });
-  input.style.cssText = "flex:1 1 10em;min-height:2.2em;accent-color:#0072B2";
-  const shown = document.createElement("output");
-  shown.htmlFor = input.id;
-  shown.style.cssText = "min-width:5em;font-variant-numeric:tabular-nums";
-  label.append(data.slider, input, shown);
-  const caption = document.createElement("figcaption");
-  caption.id = id + "-caption";
-  caption.setAttribute("aria-live", "polite");
-  root.append(legend, picture, label, caption);
-  el.append(root);
-
   // Everything is drawn anew when the width changes, so that letters keep their size on a phone.
-  function draw() {
+  function show(i) {
     const width = Math.max(root.clientWidth, 280), height = Math.round(Math.min(Math.max(0.62 * width, 260), 380));
     const x = scale(data.x, data.xlog, LEFT, width - RIGHT, (width - LEFT) / 60);
     const y = scale(data.curves.flatMap((c) => c.y.flat()), data.ylog, height - BOTTOM, TOP, height / 50);
@@ -91,12 +100,6 @@ function render({ model, el }) {
     }
     picture.append(svg("text", { ...text, x: (LEFT + width - RIGHT) / 2, y: height - 8, "text-anchor": "middle" }, data.xlabel));
     picture.append(svg("text", { ...text, x: 4, y: 16 }, data.ylabel)); // level, so that it fits a phone
-
-    const i = Number(model.get("index"));
-    input.value = i;
-    input.setAttribute("aria-valuetext", data.values[i]);
-    shown.textContent = data.values[i];
-    caption.textContent = data.captions[i];
     data.curves.forEach((curve, c) => {
       const at = data.x.map((v, k) => [x.position(v), y.position(curve.y[i][k])]);
       if (curve.points) {
@@ -106,11 +109,31 @@ function render({ model, el }) {
       }
     });
   }
-  input.addEventListener("input", () => { model.set("index", Number(input.value)); model.save_changes(); draw(); });
-  model.on("change:index", draw);
+  return { nodes: [legend, picture], show };
+}
+
+function pictures(data) {
+  const image = document.createElement("img");
+  image.style.cssText = "width:100%;display:block;background:white";
+  function show(i) {
+    image.src = "data:image/png;base64," + data.pictures[i];
+    image.alt = data.captions[i];
+  }
+  return { nodes: [image], show };
+}
+
+function render({ model, el }) {
+  const data = model.get("data");
+  const id = "interactive-" + ++count;
+  const root = document.createElement("figure");
+  root.style.cssText = "margin:0;max-width:42rem;color:var(--pst-color-text-base,inherit);font:inherit";
+  const drawn = data.pictures ? pictures(data) : curves(data, root, id);
+  const slider = controls(model, id, drawn.show);
+  root.append(...drawn.nodes, ...slider.nodes);
+  el.append(root);
   let seen = 0;
   new ResizeObserver(() => {
-    if (root.clientWidth !== seen) { seen = root.clientWidth; draw(); }
+    if (root.clientWidth !== seen) { seen = root.clientWidth; slider.update(); }
   }).observe(root);
 }
 

@@ -1,20 +1,26 @@
 """Interactive figures that answer in a live kernel and in the static page alike.
 
-`Explorer` carries all of its curves with it and draws them in the browser, so moving its slider needs
-neither a kernel nor a network.
+`Explorer` carries all of its curves with it and draws them in the browser, `Pictures` does the same with
+finished pictures, so moving a slider needs neither a kernel nor a network.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anywidget
+import matplotlib.pyplot as plt
 import numpy as np
 import traitlets
 from jax.typing import ArrayLike
+from matplotlib.figure import Figure
 
-__all__ = ["Explorer"]
+__all__ = ["Explorer", "Pictures"]
+
+_FRONT_END = Path(__file__).parent / "interactive.js"
 
 
 class Explorer(anywidget.AnyWidget):
@@ -42,7 +48,7 @@ class Explorer(anywidget.AnyWidget):
     Explorer('time t', 2 positions)
     """
 
-    _esm = Path(__file__).parent / "explorer.js"
+    _esm = _FRONT_END
     data = traitlets.Dict().tag(sync=True)
     index = traitlets.Int(0).tag(sync=True)
 
@@ -62,14 +68,7 @@ class Explorer(anywidget.AnyWidget):
         start: int = 0,
     ):
         x = np.asarray(x, dtype=float)
-        positions = len(values)
-        if positions < 2 or len(captions) != positions:
-            raise ValueError(
-                f"Explorer: values needs at least two positions and as many captions, got {positions} "
-                f"and {len(captions)}."
-            )
-        if not 0 <= start < positions:
-            raise ValueError(f"Explorer: start must be in 0 … {positions - 1}, got {start!r}.")
+        positions = _positions("Explorer", values, captions, start)
         if not 1 <= len(curves) <= 6:
             raise ValueError(f"Explorer: give one to six curves, got {len(curves)}.")
         unknown = set(points) - set(curves)
@@ -112,3 +111,82 @@ class Explorer(anywidget.AnyWidget):
     def __repr__(self) -> str:
         # without an address, so that the output stored in a notebook is the same at every run
         return f"Explorer({self.data['slider']!r}, {len(self.data['values'])} positions)"
+
+
+class Pictures(anywidget.AnyWidget):
+    """Pictures with a slider that steps through them.
+
+    For what curves cannot show: images, lattices, matrices. A page carries every picture, so keep them few
+    and small.
+
+    Args:
+        slider: the name of what changes, with units.
+        values: the slider's positions in words.
+        figures: one Matplotlib figure for each position, all of one size; they are rendered and closed.
+        captions: one sentence per position that says what the picture shows; also its alt text.
+        start: the position shown first.
+
+    Raises:
+        ValueError: lengths that do not fit each other, something that is not a figure, or figures that
+            differ in size.
+
+    >>> figures = [plt.figure(figsize=(2, 1)) for _ in range(2)]
+    >>> Pictures("angle", ["0°", "90°"], figures, ["A cat.", "A cat on its side."])
+    Pictures('angle', 2 positions)
+    """
+
+    _esm = _FRONT_END
+    data = traitlets.Dict().tag(sync=True)
+    index = traitlets.Int(0).tag(sync=True)
+
+    def __init__(
+        self,
+        slider: str,
+        values: Sequence[str],
+        figures: Sequence[Figure],
+        captions: Sequence[str],
+        *,
+        start: int = 0,
+    ):
+        positions = _positions("Pictures", values, captions, start)
+        if len(figures) != positions or not all(isinstance(figure, Figure) for figure in figures):
+            raise ValueError(
+                f"Pictures: figures must be {positions} Matplotlib figures, one for each of the values, "
+                f"got {len(figures)}: {figures!r}."
+            )
+        sizes = {tuple(figure.get_size_inches()) for figure in figures}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"Pictures: all figures must have one size, or the page jumps; got {sorted(sizes)} inches."
+            )
+        pictures = []
+        for figure in figures:
+            png = io.BytesIO()
+            figure.savefig(png, format="png", metadata={"Software": None})
+            plt.close(figure)
+            pictures.append(base64.b64encode(png.getvalue()).decode())
+        super().__init__(
+            index=start,
+            data={
+                "slider": slider,
+                "values": list(values),
+                "captions": list(captions),
+                "pictures": pictures,
+            },
+        )
+
+    def __repr__(self) -> str:
+        return f"Pictures({self.data['slider']!r}, {len(self.data['values'])} positions)"
+
+
+def _positions(caller: str, values: Sequence[str], captions: Sequence[str], start: int) -> int:
+    """How many positions the slider has."""
+    positions = len(values)
+    if positions < 2 or len(captions) != positions:
+        raise ValueError(
+            f"{caller}: values needs at least two positions and as many captions, got {positions} "
+            f"and {len(captions)}."
+        )
+    if not 0 <= start < positions:
+        raise ValueError(f"{caller}: start must be in 0 … {positions - 1}, got {start!r}.")
+    return positions

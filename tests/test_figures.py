@@ -1,8 +1,10 @@
+import base64
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from nteq.interactive import Explorer
+from nteq.interactive import Explorer, Pictures
 from nteq.plotting import plot_gram, plot_orbit, use_style
 
 
@@ -55,6 +57,37 @@ def test_explorer_carries_every_position_with_it():
 def test_explorer_names_bad_input(changes, message):
     with pytest.raises(ValueError, match=message):
         explorer(**changes)
+
+
+def pictures(**changes):
+    figures = [plt.figure(figsize=(2, 1), dpi=50, facecolor=colour) for colour in ("red", "blue")]
+    arguments = dict(slider="g", values=["e", "s"], figures=figures, captions=["red", "blue"])
+    return Pictures(**(arguments | changes))
+
+
+def test_pictures_carries_a_png_of_every_figure_and_closes_them():
+    first, second = (base64.b64decode(png) for png in pictures().data["pictures"])
+    assert first.startswith(b"\x89PNG") and second.startswith(b"\x89PNG") and first != second
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"captions": ["one"]}, "Pictures: values needs at least two positions and as many captions"),
+        ({"start": -1}, "start must be"),
+        ({"figures": [plt.figure]}, "must be 2 Matplotlib figures"),
+        ({"figures": [None, None]}, "must be 2 Matplotlib figures"),
+    ],
+)
+def test_pictures_names_bad_input(changes, message):
+    with pytest.raises(ValueError, match=message):
+        pictures(**changes)
+
+
+def test_pictures_of_different_sizes_are_refused():
+    with pytest.raises(ValueError, match="one size"):
+        pictures(figures=[plt.figure(figsize=(2, 1)), plt.figure(figsize=(2, 2))])
 
 
 @pytest.mark.parametrize(
