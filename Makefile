@@ -28,7 +28,7 @@ serve: .venv/ready  ## reads the built book at http://localhost:8000
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
 	$(PY) -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
-test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, ruff
+test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, style, spelling
 	$(PY) -m pytest -q -m "not slow and not faults" -n 2
 	$(PY) -m pytest -q --doctest-modules nteq
 	$(PY) -m tools.notebooks check
@@ -43,9 +43,10 @@ test-faults: .venv/ready  ## long runs killed at random moments, on a full disk,
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh
 
-lint: .venv/ready  ## ruff: style and format
+lint: .venv/ready  ## style, format (ruff) and spelling (codespell)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m codespell_lib
 
 execute: .venv/ready  ## syncs, runs and stores every notebook (or make execute NOTEBOOK=08)
 	$(PY) -m tools.notebooks execute $(NOTEBOOK)
