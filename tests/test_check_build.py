@@ -1,8 +1,8 @@
 import pytest
 
-from tools.check_build import check_page
+from tools.check_build import check_links, main, read_page
 
-GOOD = """<link rel="stylesheet" href="book.css"><a href="https://example.org">read</a>
+GOOD = """<a href="page.html#s">solution</a><link rel="stylesheet" href="book.css"><a href="https://example.org">read</a>
 <img src="a/curve.png" alt="A falling curve."><script>import("./widget.js")</script>
 <div class="solution dropdown admonition" id="s">
 <p class="admonition-title">Solution</p>"""
@@ -11,7 +11,9 @@ GOOD = """<link rel="stylesheet" href="book.css"><a href="https://example.org">r
 def problems(folder, html):
     page = folder / "page.html"
     page.write_text(html)
-    return check_page(page)
+    read = read_page(page)
+    check_links({page.resolve(): read})
+    return read.problems
 
 
 def test_a_page_in_order_has_no_problem(tmp_path):
@@ -28,8 +30,20 @@ def test_a_page_in_order_has_no_problem(tmp_path):
         ('src="a/curve.png"', 'src="//example.org/curve.png"', "another host"),
         ("./widget.js", "https://example.org/widget.js", "another host"),
         ('<p class="admonition-title">Solution</p>', "<p>Proof.</p>", "no title"),
+        ("page.html#s", "other.html", "leads to no file"),
+        ("page.html#s", "#t", "no place on that page"),
     ],
 )
 def test_a_page_with_a_problem_is_found(tmp_path, old, new, said):
     found = problems(tmp_path, GOOD.replace(old, new))
     assert len(found) == 1 and said in found[0]
+
+
+def test_links_to_other_hosts_are_listed_once(tmp_path, capsys):
+    folder = tmp_path / "html"
+    folder.mkdir()
+    for name in ("one.html", "two.html"):
+        (folder / name).write_text('<a href="https://example.org/a">a</a><a href="one.html">one</a>')
+    assert main(str(folder)) == 0
+    assert "2 pages" in capsys.readouterr().out
+    assert (tmp_path / "external_links.txt").read_text() == "https://example.org/a\n"

@@ -1,8 +1,9 @@
 """Looks through the built book: `python tools/check_build.py _build/html`.
 
 Fails if a page has an image without a description (or with its file name as one), a folded box without a
-title to unfold it by, or loads a script, style, image or frame from another host. Links that a reader
-follows may lead anywhere.
+title to unfold it by, a link to a page or a place of the book that is not there, or loads a script, style,
+image or frame from another host. Links that a reader follows may lead to other hosts; each of them is listed
+once in external_links.txt beside the pages' folder.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 _LOADS = {
     "script": "src",
@@ -34,6 +36,8 @@ class _Page(HTMLParser):
     def __init__(self):
         super().__init__()
         self.problems: list[str] = []
+        self.links: list[str] = []
+        self.places: set[str] = {"", "top"}
         self._inside = ""
 
     def handle_starttag(self, tag, attrs):
@@ -46,6 +50,9 @@ class _Page(HTMLParser):
             self.problems.append(f"<{tag}> loads {address} from another host")
         if tag == "img":
             self._check_description(values)
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        self.places |= {values.get("id", ""), values.get("name", "")}
 
     def handle_endtag(self, tag):
         self._inside = ""
@@ -69,8 +76,8 @@ class _Page(HTMLParser):
             self.problems.append(f"image {name} has a file name as alt text: {description}")
 
 
-def check_page(path: Path) -> list[str]:
-    """What is wrong with one page."""
+def read_page(path: Path) -> _Page:
+    """One page, with what is wrong with it by itself, its links and the places that links can lead to."""
     page = _Page()
     text = path.read_text(encoding="utf-8")
     page.feed(text)
@@ -78,7 +85,24 @@ def check_page(path: Path) -> list[str]:
         # one without a title stops the script that folds, and every box of the page stays open
         if not text.startswith('<p class="admonition-title"', box.end()):
             page.problems.append(f"a folded box has no title: {text[box.end() : box.end() + 60]!r}")
-    return page.problems
+    return page
+
+
+def check_links(pages: dict[Path, _Page]) -> set[str]:
+    """Adds the links that lead nowhere to the pages' problems, and returns those to other hosts."""
+    outside = set()
+    for path, page in pages.items():
+        for link in page.links:
+            target = urlsplit(link)
+            if target.scheme or target.netloc:
+                outside.add(link)
+                continue
+            file = (path.parent / unquote(target.path)).resolve() if target.path else path
+            if not file.exists():
+                page.problems.append(f"a link to {link} leads to no file")
+            elif file in pages and unquote(target.fragment) not in pages[file].places:
+                page.problems.append(f"a link to {link} leads to no place on that page")
+    return outside
 
 
 def main(folder: str) -> int:
@@ -88,14 +112,15 @@ def main(folder: str) -> int:
     if not pages:
         print(f"There is no page in {root}: run make book first.", file=sys.stderr)
         return 1
-    failed = False
-    for page in pages:
-        for problem in check_page(page):
-            failed = True
-            print(f"{page.relative_to(root)}: {problem}", file=sys.stderr)
+    read = {path.resolve(): read_page(path) for path in pages}
+    outside = check_links(read)
+    for path, page in read.items():
+        for problem in page.problems:
+            print(f"{path.relative_to(root.resolve())}: {problem}", file=sys.stderr)
+    (root.parent / "external_links.txt").write_text("\n".join(sorted(outside)) + "\n")
     size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
-    print(f"{len(pages)} pages, {size / 1e6:.0f} MB")
-    return int(failed)
+    print(f"{len(pages)} pages, {size / 1e6:.0f} MB, {len(outside)} links to other hosts")
+    return int(any(page.problems for page in read.values()))
 
 
 if __name__ == "__main__":
