@@ -35,6 +35,11 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
+def sizes(members: int) -> list[int]:
+    """The sizes of ensembles to look at: powers of two, and all members."""
+    return sorted({2**i for i in range(members.bit_length())} | {members})
+
+
 def parser(
     name: str, description: str, groups: list[str], several: list[str], **defaults
 ) -> argparse.ArgumentParser:

@@ -44,7 +44,7 @@ def experiment(options, folder):
         "noise": noise(keys[0], options.test),
     }
     (channels,) = options.width
-    sizes = sorted({2**i for i in range(int(np.log2(options.members)) + 1)} | {options.members})
+    sizes = command.sizes(options.members)
     found = {name: [] for name in ("osp", "osp_error", "member_accuracy", "ensemble_accuracy")}
     for name in options.group:
         action = on_images(GROUPS[name])

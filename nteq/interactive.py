@@ -20,10 +20,20 @@ from matplotlib.figure import Figure
 
 __all__ = ["Explorer", "Pictures"]
 
-_FRONT_END = Path(__file__).parent / "interactive.js"
+
+class _OverSlider(anywidget.AnyWidget):
+    """What both have: the front end, and the state that it shares with Python."""
+
+    _esm = Path(__file__).parent / "interactive.js"
+    data = traitlets.Dict().tag(sync=True)
+    index = traitlets.Int(0).tag(sync=True)
+
+    def __repr__(self) -> str:
+        # without an address, so that the output stored in a notebook is the same at every run
+        return f"{type(self).__name__}({self.data['slider']!r}, {len(self.data['values'])} positions)"
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(_OverSlider):
     """Curves against x with a slider that steps through a parameter.
 
     Args:
@@ -47,10 +57,6 @@ class Explorer(anywidget.AnyWidget):
     >>> Explorer("time t", ["0", "1"], [0, 1], {"mean": [[0, 0], [0, 1]]}, ["flat", "rising"], "x", "f")
     Explorer('time t', 2 positions)
     """
-
-    _esm = _FRONT_END
-    data = traitlets.Dict().tag(sync=True)
-    index = traitlets.Int(0).tag(sync=True)
 
     def __init__(
         self,
@@ -108,12 +114,8 @@ class Explorer(anywidget.AnyWidget):
             },
         )
 
-    def __repr__(self) -> str:
-        # without an address, so that the output stored in a notebook is the same at every run
-        return f"Explorer({self.data['slider']!r}, {len(self.data['values'])} positions)"
 
-
-class Pictures(anywidget.AnyWidget):
+class Pictures(_OverSlider):
     """Pictures with a slider that steps through them.
 
     For what curves cannot show: images, lattices, matrices. A page carries every picture, so keep them few
@@ -134,10 +136,6 @@ class Pictures(anywidget.AnyWidget):
     >>> Pictures("angle", ["0°", "90°"], figures, ["A cat.", "A cat on its side."])
     Pictures('angle', 2 positions)
     """
-
-    _esm = _FRONT_END
-    data = traitlets.Dict().tag(sync=True)
-    index = traitlets.Int(0).tag(sync=True)
 
     def __init__(
         self,
@@ -174,9 +172,6 @@ class Pictures(anywidget.AnyWidget):
                 "pictures": pictures,
             },
         )
-
-    def __repr__(self) -> str:
-        return f"Pictures({self.data['slider']!r}, {len(self.data['values'])} positions)"
 
 
 def _positions(caller: str, values: Sequence[str], captions: Sequence[str], start: int) -> int:

@@ -82,7 +82,7 @@ def test_the_cross_product_experiment_shows_the_theorem(tmp_path):
     assert result["error"].shape == result["error_error"].shape == (3, 2, 4)
     assert (result["error"][0, :, -1] < 0.7 * result["error"][0, :, 0]).all()  # eight members against one
     assert (result["theory_error"][0][:, -1] < 0.7 * result["theory_error"][0][:, 0]).all()
-    assert (result["ensemble_loss"] < result["member_loss"]).all()
+    assert (result["ensemble_error"] < result["member_error"]).all()
     assert provenance(result)["settings"]["group"] == "['O']"
 
 
@@ -169,8 +169,8 @@ def test_the_stored_cross_product_result_follows_the_theory():
     assert (np.diff(apart) < 0).all() and apart[-1] < 0.15
     assert (spread > 0).all()
     # and the networks have learned something, if they were shown the orbits
-    assert (result["ensemble_loss"][full] < 0.15 * result["label_variance"]).all()
-    assert result["ensemble_loss"][-1] > 0.5 * result["label_variance"]
+    assert (result["ensemble_error"][full] < 0.15 * result["label_variance"]).all()
+    assert result["ensemble_error"][-1] > 0.5 * result["label_variance"]
 
 
 def test_the_rotations_experiment_runs(tmp_path):
