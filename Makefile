@@ -4,11 +4,11 @@
 SHELL := /bin/sh
 PY := .venv/bin/python
 SPHINX_OPTIONS := -W -n --keep-going --all
-UV_LOCK = uv pip compile --universal --python-version 3.11 --group book --group test \
-	--no-annotate --no-header --no-emit-package tensorflow --no-emit-package tf2jax --quiet
+UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header --quiet
+UV_LOCK = $(UV) --group book --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-matrix execute lint figures subset bench bench-large lock vendor clean
+.PHONY: help setup book serve test test-slow test-faults test-browser test-matrix execute lint figures subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -21,6 +21,8 @@ setup: .venv/ready  ## the environment in .venv (TensorFlow-free, from requireme
 book: .venv/ready  ## the whole book, from clean, warnings as errors
 	@rm -rf _build
 	$(PY) -c "from jupyter_book.cli.main import main; main()" build . $(SPHINX_OPTIONS) --quiet
+	@rm -rf build  # or a file that was removed since would still be in the wheel
+	@$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir _build/html .
 	@$(PY) tools/check_build.py _build/html
 	@printf '\nThe book is in _build/html. To read it: make serve\n'
 
@@ -39,6 +41,13 @@ test-slow: .venv/ready  ## the tests marked slow
 
 test-faults: .venv/ready  ## long runs killed at random moments, on a full disk, in a read-only folder
 	$(PY) -m pytest -q -m faults -s
+
+test-browser: .venvs/browser/ready  ## the built book in Chromium: offline, formulas, sliders, phone, accessibility
+	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
+	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= browser_tests
+
+.venvs/browser/ready: requirements-browser.txt tools/setup.sh
+	@sh tools/setup.sh .venvs/browser requirements-browser.txt
 
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh
@@ -63,12 +72,17 @@ bench: .venv/ready  ## the book's page on performance, about two minutes
 bench-large: .venv/ready  ## adds a prediction from 10,000 lattices to that page
 	$(PY) -m tools.bench large
 
-lock:  ## requirements.txt from pyproject.toml (needs uv on the PATH)
+lock:  ## requirements.txt and requirements-browser.txt from pyproject.toml (needs uv on the PATH)
 	@{ sed -n '/^#/p' requirements.txt; $(UV_LOCK) pyproject.toml; echo '--editable .'; } > requirements.new
 	@mv requirements.new requirements.txt
+	@$(UV) --group browser > requirements.new
+	@mv requirements.new requirements-browser.txt
 
 vendor: .venv/ready  ## the JavaScript of the pages, from pinned npm packages (needs npm)
 	$(PY) -m tools.vendor
+
+address: .venv/ready  ## brings README, citation and set-up cells in step with the addresses in _config.yml
+	$(PY) -m tools.address
 
 clean:  ## what the targets above made, the environment included
 	rm -rf .venv .venvs _build

@@ -1,1 +1,1 @@
-"""The experiments as commands: `python -m experiments.ising --help`. Results are in experiments/results."""
+"""The experiments as commands: `python -m experiments.ising --help`. Results are in nteq/results."""

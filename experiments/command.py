@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-RESULTS = Path(__file__).parent / "results"
+from nteq.datasets import RESULTS
 
 
 def at_least(least: int) -> Callable[[str], int]:

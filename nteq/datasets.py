@@ -1,4 +1,4 @@
-"""Pictures to train on, and pictures far from those.
+"""Pictures to train on, pictures far from those, and what the book's experiments measured.
 
 Everything here works without a network: what a function needs ships with this package or with one that it
 requires. Only more of Fashion-MNIST than the part that ships is looked for on this machine and then
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 from pathlib import Path
 
 import jax
@@ -17,10 +18,11 @@ import numpy as np
 import pooch
 from jax import Array
 
-__all__ = ["digits", "fashion_mnist", "histology_patches", "natural_images", "noise"]
+__all__ = ["digits", "experiment", "fashion_mnist", "histology_patches", "natural_images", "noise"]
 
 SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # tools/fashion_mnist_subset.py makes it
 SHIPPED_SIZES = 2000, 1000
+RESULTS = Path(__file__).with_name("results")  # the commands in experiments make them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 # the MD5 of each compressed file, which its authors publish, and the SHA-256 of its content
@@ -207,6 +209,30 @@ def noise(key: Array, n: int, size: int = 28) -> Array:
     _between("noise", "n", n, 1)
     _between("noise", "size", size, 1)
     return jax.random.uniform(key, (n, size, size, 1), jnp.float32)
+
+
+def experiment(name: str) -> dict:
+    """What one of the book's experiments measured, as `python -m experiments.NAME` of its repository left it.
+
+    Args:
+        name: "cross_product", "fashion_mnist", "ising" or "rotations".
+
+    Returns:
+        Name → array, as in the experiment's docstring, and under "provenance" a dictionary with the command
+        that made them, its settings, date, seconds, machine and versions.
+
+    Raises:
+        ValueError: there is no such experiment; the message names those there are.
+
+    >>> experiment("ising")["provenance"]["command"]
+    'python -m experiments.ising'
+    """
+    path = RESULTS / f"{name}.npz"
+    if not path.exists():
+        known = ", ".join(sorted(path.stem for path in RESULTS.glob("*.npz")))
+        raise ValueError(f"experiment: {name!r} is none of {known}.")
+    with np.load(path) as stored:
+        return {**stored, "provenance": json.loads(str(stored["provenance"]))}
 
 
 def _fashion_mnist_file(name: str) -> np.ndarray:

@@ -1,7 +1,6 @@
 // A figure over a slider: an Explorer's curves, drawn as SVG in the page's own text colour, so that light and
 // dark mode both work, or one of several Pictures. The slider is the browser's own, so mouse, touch and arrow
 // keys work.
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#767676"];
 const LEFT = 54, RIGHT = 14, TOP = 32, BOTTOM = 50; // margins in CSS pixels
 let count = 0;
 
@@ -71,10 +70,10 @@ function curves(data, root, id) {
   picture.style.cssText = "width:100%;display:block";
   const legend = document.createElement("div");
   legend.style.cssText = "display:flex;flex-wrap:wrap;gap:0 1.2em;font-size:.9em";
-  data.curves.forEach((curve, i) => {
+  data.curves.forEach((curve) => {
     const item = document.createElement("span");
     const swatch = document.createElement("span");
-    swatch.style.cssText = `display:inline-block;margin-right:.4em;vertical-align:middle;background:${COLOURS[i]};` +
+    swatch.style.cssText = `display:inline-block;margin-right:.4em;vertical-align:middle;background:${curve.colour};` +
       (curve.points ? "width:9px;height:9px;border-radius:5px" : "width:18px;height:3px");
     item.append(swatch, curve.name);
     legend.append(item);
@@ -100,12 +99,12 @@ function curves(data, root, id) {
     }
     picture.append(svg("text", { ...text, x: (LEFT + width - RIGHT) / 2, y: height - 8, "text-anchor": "middle" }, data.xlabel));
     picture.append(svg("text", { ...text, x: 4, y: 16 }, data.ylabel)); // level, so that it fits a phone
-    data.curves.forEach((curve, c) => {
+    data.curves.forEach((curve) => {
       const at = data.x.map((v, k) => [x.position(v), y.position(curve.y[i][k])]);
       if (curve.points) {
-        for (const [cx, cy] of at) picture.append(svg("circle", { cx, cy, r: 4.5, fill: COLOURS[c] }));
+        for (const [cx, cy] of at) picture.append(svg("circle", { cx, cy, r: 4.5, fill: curve.colour }));
       } else {
-        picture.append(svg("polyline", { points: at.map((p) => p.join(",")).join(" "), fill: "none", stroke: COLOURS[c], "stroke-width": 3 }));
+        picture.append(svg("polyline", { points: at.map((p) => p.join(",")).join(" "), fill: "none", stroke: curve.colour, "stroke-width": 3 }));
       }
     });
   }
@@ -116,7 +115,7 @@ function pictures(data) {
   const image = document.createElement("img");
   image.style.cssText = "width:100%;display:block;background:white";
   function show(i) {
-    image.src = "data:image/png;base64," + data.pictures[i];
+    image.src = "data:image/webp;base64," + data.pictures[i];
     image.alt = data.captions[i];
   }
   return { nodes: [image], show };

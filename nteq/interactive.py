@@ -18,7 +18,11 @@ import traitlets
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 
+from nteq.plotting import COLOURS
+
 __all__ = ["Explorer", "Pictures"]
+
+_CURVES = [COLOURS[name] for name in ("theory", "measured", "data", "counterexample", "highlight", "neutral")]
 
 
 class _OverSlider(anywidget.AnyWidget):
@@ -27,6 +31,11 @@ class _OverSlider(anywidget.AnyWidget):
     _esm = Path(__file__).parent / "interactive.js"
     data = traitlets.Dict().tag(sync=True)
     index = traitlets.Int(0).tag(sync=True)
+
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        # a still picture of the start, for where a stored notebook is shown without JavaScript
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        return {**data, "image/png": _encoded(self._still(), "png")}, metadata
 
     def __repr__(self) -> str:
         # without an address, so that the output stored in a notebook is the same at every run
@@ -75,7 +84,7 @@ class Explorer(_OverSlider):
     ):
         x = np.asarray(x, dtype=float)
         positions = _positions("Explorer", values, captions, start)
-        if not 1 <= len(curves) <= 6:
+        if not 1 <= len(curves) <= len(_CURVES):
             raise ValueError(f"Explorer: give one to six curves, got {len(curves)}.")
         unknown = set(points) - set(curves)
         if unknown:
@@ -104,8 +113,13 @@ class Explorer(_OverSlider):
                 "captions": list(captions),
                 "x": rounded(x),
                 "curves": [
-                    {"name": name, "points": name in points, "y": [rounded(row) for row in y]}
-                    for name, y in drawn.items()
+                    {
+                        "name": name,
+                        "colour": colour,
+                        "points": name in points,
+                        "y": [rounded(row) for row in y],
+                    }
+                    for (name, y), colour in zip(drawn.items(), _CURVES, strict=False)
                 ],
                 "xlabel": xlabel,
                 "ylabel": ylabel,
@@ -113,6 +127,21 @@ class Explorer(_OverSlider):
                 "ylog": ylog,
             },
         )
+
+    def _still(self) -> Figure:
+        data, figure = self.data, Figure()
+        axis = figure.add_subplot()
+        for curve in data["curves"]:
+            style = "o" if curve["points"] else "-"
+            axis.plot(data["x"], curve["y"][self.index], style, color=curve["colour"], label=curve["name"])
+        axis.set(
+            xlabel=data["xlabel"],
+            ylabel=data["ylabel"],
+            title=f"{data['slider']}: {data['values'][self.index]}",
+        )
+        axis.set(xscale="log" if data["xlog"] else "linear", yscale="log" if data["ylog"] else "linear")
+        axis.legend()
+        return figure
 
 
 class Pictures(_OverSlider):
@@ -157,12 +186,10 @@ class Pictures(_OverSlider):
             raise ValueError(
                 f"Pictures: all figures must have one size, or the page jumps; got {sorted(sizes)} inches."
             )
-        pictures = []
+        self._figure = figures[start]
+        pictures = [_encoded(figure, "webp", lossless=True) for figure in figures]  # half of a PNG
         for figure in figures:
-            png = io.BytesIO()
-            figure.savefig(png, format="png", metadata={"Software": None})
             plt.close(figure)
-            pictures.append(base64.b64encode(png.getvalue()).decode())
         super().__init__(
             index=start,
             data={
@@ -172,6 +199,9 @@ class Pictures(_OverSlider):
                 "pictures": pictures,
             },
         )
+
+    def _still(self) -> Figure:
+        return self._figure
 
 
 def _positions(caller: str, values: Sequence[str], captions: Sequence[str], start: int) -> int:
@@ -185,3 +215,9 @@ def _positions(caller: str, values: Sequence[str], captions: Sequence[str], star
     if not 0 <= start < positions:
         raise ValueError(f"{caller}: start must be in 0 … {positions - 1}, got {start!r}.")
     return positions
+
+
+def _encoded(figure: Figure, form: str, **options) -> str:
+    picture = io.BytesIO()
+    figure.savefig(picture, format=form, pil_kwargs=options)
+    return base64.b64encode(picture.getvalue()).decode()

@@ -13,7 +13,7 @@ import pytest
 
 from nteq import datasets
 from nteq.actions import on_images
-from nteq.datasets import digits, fashion_mnist, histology_patches, natural_images, noise
+from nteq.datasets import digits, experiment, fashion_mnist, histology_patches, natural_images, noise
 from nteq.groups import cyclic
 
 
@@ -176,8 +176,15 @@ def test_noise_is_uniform_and_uncorrelated():
         (lambda: histology_patches(1, part="left"), "part must be 'train' or 'test', got 'left'"),
         (lambda: histology_patches(1, size=2), "size must be an integer of at least 4"),
         (lambda: noise(jax.random.key(0), 0), "n must be an integer"),
+        (lambda: experiment("potts"), "'potts' is none of cross_product, fashion_mnist, ising, rotations"),
     ],
 )
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_results_of_all_experiments_ship_with_their_provenance():
+    for name in ("cross_product", "fashion_mnist", "ising", "rotations"):
+        made = experiment(name)["provenance"]
+        assert made["command"] == f"python -m experiments.{name}" and made["versions"]["jax"]

@@ -11,6 +11,7 @@ import pytest
 
 from experiments.rotations import DIRECTION, at_angles, canonical, in_a_disc, smooth
 from nteq.actions import on_images
+from nteq.datasets import experiment
 from nteq.groups import cyclic
 from nteq.networks import cnn
 
@@ -115,7 +116,7 @@ def test_bad_input_is_named_without_a_traceback(name, arguments, message, tmp_pa
 
 
 def test_the_stored_ising_result_follows_the_theory():
-    result = np.load(ROOT / "experiments" / "results" / "ising.npz")
+    result = experiment("ising")
     sizes, rsd, error = result["sizes"], result["rsd"], result["rsd_error"]
     assert sizes[-1] >= 1000 and {64, 128, 256, 512} <= set(result["widths"].tolist())
     full = result["trainings"] == "full orbit"
@@ -137,7 +138,7 @@ def test_the_stored_ising_result_follows_the_theory():
 
 
 def test_the_stored_fashion_mnist_result_shows_ensembles_that_agree_with_themselves():
-    result = np.load(ROOT / "experiments" / "results" / "fashion_mnist.npz")
+    result = experiment("fashion_mnist")
     sizes, osp, error = result["sizes"], result["osp"], result["osp_error"]
     assert sizes[-1] >= 100 and result["groups"].tolist() == ["C4", "C8", "C16"]
     single, ensemble = osp[..., 0], osp[..., -1]
@@ -151,7 +152,7 @@ def test_the_stored_fashion_mnist_result_shows_ensembles_that_agree_with_themsel
 
 
 def test_the_stored_cross_product_result_follows_the_theory():
-    result = np.load(ROOT / "experiments" / "results" / "cross_product.npz")
+    result = experiment("cross_product")
     sizes, error, spread = result["sizes"], result["error"], result["error_error"]
     assert sizes[-1] >= 1000 and {64, 128, 256} <= set(result["widths"].tolist())
     full = result["trainings"] == "full orbit"
@@ -237,8 +238,8 @@ def test_smooth_noise_has_the_same_pixels_and_less_contrast_between_neighbours()
 
 
 def test_the_stored_rotations_result_shows_what_the_chapter_says():
-    result = np.load(ROOT / "experiments" / "results" / "rotations.npz")
-    other = np.load(ROOT / "experiments" / "results" / "fashion_mnist.npz")
+    result = experiment("rotations")
+    other = experiment("fashion_mnist")
     groups, methods, same = result["groups"], result["methods"], result["ensemble_same"]
     row = lambda group, method="as trained": np.flatnonzero((groups == group) & (methods == method))[0]
     assert result["sizes"][-1] >= 24

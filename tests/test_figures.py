@@ -1,11 +1,13 @@
 import base64
+import io
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from nteq.interactive import Explorer, Pictures
-from nteq.plotting import plot_gram, plot_orbit, use_style
+from nteq.plotting import COLOURS, plot_gram, plot_orbit, use_style
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,9 @@ def explorer(**changes):
 
 def test_explorer_carries_every_position_with_it():
     data = explorer(points=["fixed"], start=1).data
-    assert data["curves"][1] == {"name": "fixed", "points": True, "y": [[1, 2, 3], [1, 2, 3]]}
+    mean, fixed = data["curves"]
+    assert (fixed["name"], fixed["points"], fixed["y"]) == ("fixed", True, [[1, 2, 3], [1, 2, 3]])
+    assert mean["colour"] == COLOURS["theory"] != fixed["colour"]
     assert explorer(start=1).index == 1
 
 
@@ -65,10 +69,26 @@ def pictures(**changes):
     return Pictures(**(arguments | changes))
 
 
-def test_pictures_carries_a_png_of_every_figure_and_closes_them():
-    first, second = (base64.b64decode(png) for png in pictures().data["pictures"])
-    assert first.startswith(b"\x89PNG") and second.startswith(b"\x89PNG") and first != second
+def pixels(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"))
+
+
+def test_pictures_carries_every_figure_and_closes_them():
+    first, second = (pixels(text) for text in pictures().data["pictures"])
+    assert first.shape == second.shape == (50, 100, 3)
+    np.testing.assert_array_equal(np.unique(first.reshape(-1, 3), axis=0), [[255, 0, 0]])
+    np.testing.assert_array_equal(np.unique(second.reshape(-1, 3), axis=0), [[0, 0, 255]])
     assert not plt.get_fignums()
+
+
+def test_interactive_figures_show_a_still_picture_of_the_start_where_no_script_runs():
+    bundle, _ = pictures(start=1)._repr_mimebundle_()
+    np.testing.assert_array_equal(pixels(bundle["image/png"])[0, 0], [0, 0, 255])
+    flat, rising = (
+        pixels(explorer(curves={"mean": [[1, 1, 1], [1, 2, 3]]}, start=i)._repr_mimebundle_()[0]["image/png"])
+        for i in (0, 1)
+    )
+    assert flat.shape == rising.shape and (flat != rising).any()
 
 
 @pytest.mark.parametrize(

@@ -66,20 +66,20 @@ def test_a_pair_in_order_passes(folder, capsys):
 
 
 def test_a_disagreeing_source_is_named_with_its_cell_and_the_way_out(folder, capsys):
-    edit(folder, lambda cells: cells[1].update(source="print(x + 1)"))
+    edit(folder, lambda cells: cells[2].update(source="print(x + 1)"))
     out = report(folder, capsys)
     assert "'print(x)'" in out and "different source in 08_chapter.ipynb" in out
     assert "make execute NOTEBOOK=08" in out
 
 
 def test_disagreeing_tags_are_caught(folder, capsys):
-    edit(folder, lambda cells: cells[0].metadata.update(tags=["remove-cell"]))
+    edit(folder, lambda cells: cells[1].metadata.update(tags=["remove-cell"]))
     assert "different tags" in report(folder, capsys)
 
 
 def test_a_missing_cell_is_caught(folder, capsys):
     (folder / "08_chapter.md").write_text(SOURCE + "\nOne more paragraph.\n", encoding="utf-8")
-    assert "has 4 cells, 08_chapter.ipynb has 3" in report(folder, capsys)
+    assert "has 5 cells, 08_chapter.ipynb has 4" in report(folder, capsys)
 
 
 def test_a_source_without_notebook_is_caught(folder, capsys):
@@ -93,7 +93,7 @@ def test_a_notebook_without_source_is_caught(folder, capsys):
 
 
 def test_an_unexecuted_cell_is_caught(folder, capsys):
-    edit(folder, lambda cells: cells[1].update(execution_count=None))
+    edit(folder, lambda cells: cells[2].update(execution_count=None))
     assert "'print(x)') was not executed" in report(folder, capsys)
 
 
@@ -104,7 +104,7 @@ def test_cells_out_of_order_are_caught(folder, capsys):
 
 def test_an_error_output_is_caught(folder, capsys):
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="no such group", traceback=[])
-    edit(folder, lambda cells: cells[1].update(outputs=[error]))
+    edit(folder, lambda cells: cells[2].update(outputs=[error]))
     assert "ended in ValueError: no such group" in report(folder, capsys)
 
 

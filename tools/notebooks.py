@@ -20,7 +20,10 @@ import jupytext
 import nbformat
 import psutil
 
+from tools import setup_cell
+
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+RUNS = FOLDER / "runs.json"
 TIMEOUT = 300  # seconds a cell
 BUDGET = 90  # seconds a notebook, on two cores
 MEMORY_BUDGET = 4.0  # GB
@@ -33,7 +36,7 @@ class NotebookError(Exception):
 
 
 def read_source(path: Path) -> nbformat.NotebookNode:
-    """The notebook written in a MyST file, without outputs, with ids that depend on the contents alone."""
+    """The notebook written in a MyST file, with its set-up cell and without outputs."""
     try:
         notebook = jupytext.read(path, fmt="md:myst")
     except Exception as error:
@@ -44,13 +47,19 @@ def read_source(path: Path) -> nbformat.NotebookNode:
         "language": "python",
         "name": "python3",
     }
+    setup_cell.insert(notebook)
+    name_cells(notebook)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def name_cells(notebook: nbformat.NotebookNode) -> None:
+    """Gives every cell an id that depends on its contents alone."""
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         text = f"{cell.cell_type}\n{cell.source}"
         seen[text] = seen.get(text, 0) + 1
         cell["id"] = hashlib.sha256(f"{text}\n{seen[text]}".encode()).hexdigest()[:8]
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return notebook
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
@@ -194,6 +203,13 @@ def execute(path: Path) -> tuple[float, float]:
     return seconds, peak
 
 
+def record(name: str, seconds: float, gigabytes: float) -> None:
+    """Keeps a chapter's run time and memory for the page that lists them (tools/chapters.py)."""
+    runs = json.loads(RUNS.read_text()) if RUNS.exists() else {}
+    runs[name] = {"seconds": round(seconds), "gigabytes": round(gigabytes, 1)}
+    RUNS.write_text(json.dumps(dict(sorted(runs.items())), indent=1) + "\n")
+
+
 def describe(index: int, cell: nbformat.NotebookNode) -> str:
     """A cell by its place and its first line."""
     first = next((line for line in cell.source.splitlines() if line.strip()), "(empty)")
@@ -301,6 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             over = seconds > BUDGET or peak > MEMORY_BUDGET
             note = f"  over the budget of {BUDGET} s and {MEMORY_BUDGET:.0f} GB" if over else ""
+            record(path.stem, seconds, peak)
             print(f"notebooks/{path.stem}: {seconds:.0f} s, {peak:.1f} GB{note}", flush=True)
     except NotebookError as error:
         print(error, file=sys.stderr)

@@ -1,7 +1,7 @@
 """Fetches the JavaScript that the pages need into book/_assets/vendor: `make vendor`.
 
-The pages load nothing from other hosts, so MathJax, the widget manager and their fonts are stored with the
-book. The files come from npm packages pinned by version and checksum; needs npm on the PATH.
+The pages load nothing from other hosts, so MathJax and its fonts are stored with the book. The files come
+from npm packages pinned by version and checksum; needs npm on the PATH.
 """
 
 from __future__ import annotations
@@ -46,35 +46,6 @@ PACKAGES = [
             r"es5/(a11y/(?:assistive-mml|complexity|explorer|semantic-enrich|sre)\.js)": r"mathjax/\1",
             r"es5/(sre/mathmaps/(?:base|en)\.json)": r"mathjax/\1",
         },
-    ),
-    Package(
-        "requirejs",
-        "2.3.8",
-        "MIT",
-        "777158e89275e16bd51aec3ef714fbcb5dc45789e7078659933bc814916d7dec",
-        "loads the widget modules (licence in the file's header)",
-        {r"(require\.js)": r"\1"},
-    ),
-    Package(
-        "@jupyter-widgets/html-manager",
-        "1.0.15",
-        "BSD-3-Clause",
-        "2b9d65cb7913e1c7d671757a10008b32c9c2448d4429513371e55c07d6107638",
-        "draws stored widgets without a kernel; with the icon fonts of its play buttons",
-        {
-            r"dist/(embed-amd\.js)": r"\1",
-            # widgets.js tells the manager that its modules, and so its icon fonts, are in this folder.
-            r"dist/(\w+\.woff2)": r"html-manager/\1",
-            r"dist/embed\.js\.LICENSE\.txt": r"embed-amd.LICENSE.txt",
-        },
-    ),
-    Package(
-        "anywidget",
-        "0.11.0",
-        "MIT",
-        "44efed0d0c9999ec94cd3a86e317e902591f01df8edb3c8006b7e390b7e15ed8",
-        "the front end of the book's interactive figures; the version that requirements.txt pins",
-        {r"dist/(index\.js)": r"anywidget/\1", r"LICENSE": r"anywidget/LICENSE"},
     ),
 ]
 

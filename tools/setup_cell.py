@@ -1,0 +1,64 @@
+"""The first code cell of every chapter, which sets up Colab. It stands once, here.
+
+`make execute` puts it into the notebooks that it stores, ahead of the code in their .md sources, with the
+address of the published book from _config.yml and the dependencies from pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+TAG = "set-up"
+ON_COLAB = {"jax", "numpy", "scipy", "matplotlib", "ipywidgets"}  # there already, and left as they are
+
+
+def project() -> dict:
+    """The [project] table of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def repository() -> str:
+    """The address of the repository."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+
+
+def site() -> str:
+    """The address of the published book, with a slash at its end."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text())["html"]["baseurl"]
+
+
+def wheel() -> str:
+    """The name of the library's wheel, which is served with the pages."""
+    return f"{project()['name']}-{project()['version']}-py3-none-any.whl"
+
+
+def text() -> str:
+    """The cell's source."""
+    wanted = {re.match(r"[\w-]+", line)[0]: line for line in project()["dependencies"]}
+    others = [line for name, line in wanted.items() if name not in {*ON_COLAB, "neural-tangents"}]
+    # neural-tangents is installed without what it asks for, which includes TensorFlow
+    return "\n".join(
+        [
+            "# On Colab: installs nteq, the book's library, in half a minute. Elsewhere: does nothing.",
+            "try:",
+            "    import nteq",
+            "except ModuleNotFoundError:",
+            f"    %pip install --quiet --no-deps {site()}{wheel()} {wanted['neural-tangents']}",
+            "    %pip install --quiet frozendict " + " ".join(f'"{line}"' for line in others),
+        ]
+    )
+
+
+def insert(notebook: nbformat.NotebookNode) -> None:
+    """Puts the cell before the notebook's first code cell, in place of one that is there already."""
+    cells = [cell for cell in notebook.cells if TAG not in cell.metadata.get("tags", [])]
+    first = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
+    # the page does not show it: it is for those who run the chapter
+    cell = nbformat.v4.new_code_cell(text(), metadata={"tags": [TAG, "remove-cell"]})
+    notebook.cells = [*cells[:first], cell, *cells[first:]]
