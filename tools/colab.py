@@ -1,0 +1,177 @@
+"""Runs every chapter as Colab does, from its first cell to its last: `make test-colab`.
+
+For each of Python 3.12 and 3.13 and for each chapter: a fresh environment that holds what Colab has of our
+dependencies, in its current versions; an empty folder without the repository; the notebook as it is
+published, except that the address of the site is that of a local server. `python -m tools.colab 08` runs one.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from datetime import datetime
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from tools import notebooks, setup_cell
+
+PYTHONS = ["3.12", "3.13"]
+IMAGE = ["ipykernel", *sorted(setup_cell.ON_COLAB)]
+BUILT = setup_cell.ROOT / "_build" / "html"
+SETUP_BUDGET = 60  # seconds
+
+
+def interpreter(minor: str) -> str | None:
+    """A Python of this minor version: from the PATH, or one of pyenv's."""
+    found = [
+        f"python{minor}",
+        *map(str, Path("~/.pyenv/versions").expanduser().glob(f"{minor}.*/bin/python")),
+    ]
+    for candidate in found:
+        asked = subprocess.run(
+            ["sh", "-c", f'"{candidate}" -c "import sys; print(sys.version_info[:2])"'],
+            capture_output=True,
+            text=True,
+        )
+        if asked.stdout.strip() == str(tuple(map(int, minor.split(".")))):
+            return candidate
+    return None
+
+
+def image(python: str, folder: Path) -> Path:
+    """An environment with what Colab has."""
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *IMAGE], check=True)
+    return folder
+
+
+def versions(environment: Path) -> dict[str, str]:
+    """Name → version of what is installed."""
+    listed = subprocess.run(
+        [
+            environment / "bin" / "python",
+            "-m",
+            "pip",
+            "list",
+            "--format",
+            "json",
+            "--disable-pip-version-check",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {item["name"].lower(): item["version"] for item in json.loads(listed.stdout)}
+
+
+def run(name: str, environment: Path, address: str, scratch: Path) -> tuple[float, float]:
+    """Runs a published notebook in an empty folder with this environment.
+
+    Returns:
+        The seconds that its set-up cell took, and those of all its cells.
+
+    Raises:
+        RuntimeError: a cell failed, or the set-up is not what it promises.
+    """
+    before = versions(environment)
+    spec = scratch / "jupyter" / "kernels" / "colab"
+    spec.mkdir(parents=True)
+    command = [str(environment / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": command, "display_name": "colab", "language": "python"})
+    )
+    (scratch / "empty").mkdir()
+    notebook = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(setup_cell.site(), address)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    setup = next(cell for cell in notebook.cells if setup_cell.TAG in cell.metadata.get("tags", []))
+    if address not in setup.source:
+        raise RuntimeError(f"{name}: the set-up cell does not name {setup_cell.site()}")
+    notebook.cells.append(again := nbformat.v4.new_code_cell(setup.source))
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "JUPYTER", "JAX"))
+    }
+    os.environ["JUPYTER_PATH"] = str(scratch / "jupyter")
+    client = NotebookClient(
+        notebook,
+        timeout=notebooks.TIMEOUT,
+        kernel_name="colab",
+        resources={"metadata": {"path": str(scratch / "empty")}},
+    )
+    # Colab's kernels write their pictures into the notebook, as ours do
+    client.execute(
+        env={**kept, "HOME": str(scratch), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    )
+    after = versions(environment)
+    changed = sorted(n for n in before if before[n] != after.get(n))
+    if changed or "tensorflow" in after or again.outputs:
+        raise RuntimeError(
+            f"{name}: the set-up changed {changed or 'nothing'}, TensorFlow is "
+            f"{'there' if 'tensorflow' in after else 'not there'}, and done again it printed {again.outputs}."
+        )
+    seconds = [_seconds(cell) for cell in notebook.cells if "execution" in cell.metadata]
+    return _seconds(setup), sum(seconds)
+
+
+def _seconds(cell) -> float:
+    when = cell.metadata["execution"]
+    end, start = when["shell.execute_reply"], when["iopub.execute_input"]
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def main(numbers: list[str]) -> int:
+    """Runs the chapters with these numbers, or all of them, on every Python."""
+    if not (BUILT / setup_cell.wheel()).exists():
+        raise SystemExit(f"There is no {setup_cell.wheel()} in _build/html: run make book first.")
+    chapters = [path.stem for path in notebooks.select(numbers)]
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=BUILT))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    failures = 0
+    for minor in PYTHONS:
+        python = interpreter(minor)
+        if python is None:
+            print(f"Python {minor} is not found here: install it, or put it on the PATH.", file=sys.stderr)
+            failures += 1
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            base = image(python, Path(folder) / "image")
+            print(f"Python {minor}, JAX {versions(base)['jax']}", flush=True)
+            for name in chapters:
+                scratch = Path(folder) / name
+                environment = Path(shutil.copytree(base, scratch / "environment", symlinks=True))
+                try:
+                    setup, whole = run(name, environment, address, scratch)
+                except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as error:
+                    failures += 1
+                    print(f"  {name}: FAILED\n{error}", flush=True)
+                else:
+                    slow = setup > SETUP_BUDGET
+                    failures += slow
+                    note = f", over its budget of {SETUP_BUDGET} s" if slow else ""
+                    print(f"  {name}: {whole:.0f} s, of which set-up {setup:.0f} s{note}", flush=True)
+                shutil.rmtree(scratch)
+    server.shutdown()
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
