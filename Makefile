@@ -8,7 +8,7 @@ UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header 
 UV_LOCK = $(UV) --group book --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-browser test-colab test-matrix execute lint figures subset bench bench-large lock vendor address clean
+.PHONY: help setup book serve test test-slow test-faults test-browser test-colab test-matrix execute lint figures pdf subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -49,6 +49,9 @@ test-browser: .venvs/browser/ready  ## the built book in Chromium: offline, form
 test-colab: .venv/ready  ## every chapter in an environment like Colab's, Python 3.12 and 3.13, half an hour
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
 	$(PY) -m tools.colab
+
+pdf: .venvs/browser/ready  ## the whole book as _build/symmetries-ntk.pdf, printed by Chromium from the built pages
+	.venvs/browser/bin/python -m tools.pdf
 
 .venvs/browser/ready: requirements-browser.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/browser requirements-browser.txt

@@ -1,14 +1,12 @@
 """The built book on a local server, and a browser to read it with: `make test-browser`."""
 
-import functools
-import http.server
 import shutil
-import socketserver
-import threading
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
+
+from tools.site import serve
 
 BOOK = Path(__file__).resolve().parent.parent / "_build" / "html"
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
@@ -25,26 +23,14 @@ def pytest_configure(config):
         )
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """The address of the book, under a path of its own as on a university's server."""
     root = tmp_path_factory.mktemp("server")
     (root / "courses").mkdir()
     (root / "courses" / "ntk").symlink_to(BOOK, target_is_directory=True)
-    with _Server(("127.0.0.1", 0), functools.partial(_Quiet, directory=root)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/courses/ntk/"
-        server.shutdown()
+    with serve(root) as address:
+        yield address + "courses/ntk/"
 
 
 @pytest.fixture(scope="session")

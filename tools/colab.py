@@ -7,15 +7,12 @@ published, except that the address of the site is that of a local server. `pytho
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from tools import notebooks, setup_cell
+from tools.site import serve
 
 PYTHONS = ["3.12", "3.13"]
 IMAGE = ["ipykernel", *sorted(setup_cell.ON_COLAB)]
@@ -132,44 +130,38 @@ def _seconds(cell) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
 def main(numbers: list[str]) -> int:
     """Runs the chapters with these numbers, or all of them, on every Python."""
     if not (BUILT / setup_cell.wheel()).exists():
         raise SystemExit(f"There is no {setup_cell.wheel()} in _build/html: run make book first.")
     chapters = [path.stem for path in notebooks.select(numbers)]
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=BUILT))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}/"
     failures = 0
-    for minor in PYTHONS:
-        python = interpreter(minor)
-        if python is None:
-            print(f"Python {minor} is not found here: install it, or put it on the PATH.", file=sys.stderr)
-            failures += 1
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            base = image(python, Path(folder) / "image")
-            print(f"Python {minor}, JAX {versions(base)['jax']}", flush=True)
-            for name in chapters:
-                scratch = Path(folder) / name
-                environment = Path(shutil.copytree(base, scratch / "environment", symlinks=True))
-                try:
-                    setup, whole = run(name, environment, address, scratch)
-                except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as error:
-                    failures += 1
-                    print(f"  {name}: FAILED\n{error}", flush=True)
-                else:
-                    slow = setup > SETUP_BUDGET
-                    failures += slow
-                    note = f", over its budget of {SETUP_BUDGET} s" if slow else ""
-                    print(f"  {name}: {whole:.0f} s, of which set-up {setup:.0f} s{note}", flush=True)
-                shutil.rmtree(scratch)
-    server.shutdown()
+    with serve(BUILT) as address:
+        for minor in PYTHONS:
+            python = interpreter(minor)
+            if python is None:
+                print(
+                    f"Python {minor} is not found here: install it, or put it on the PATH.", file=sys.stderr
+                )
+                failures += 1
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                base = image(python, Path(folder) / "image")
+                print(f"Python {minor}, JAX {versions(base)['jax']}", flush=True)
+                for name in chapters:
+                    scratch = Path(folder) / name
+                    environment = Path(shutil.copytree(base, scratch / "environment", symlinks=True))
+                    try:
+                        setup, whole = run(name, environment, address, scratch)
+                    except (CellExecutionError, CellTimeoutError, DeadKernelError, RuntimeError) as error:
+                        failures += 1
+                        print(f"  {name}: FAILED\n{error}", flush=True)
+                    else:
+                        slow = setup > SETUP_BUDGET
+                        failures += slow
+                        note = f", over its budget of {SETUP_BUDGET} s" if slow else ""
+                        print(f"  {name}: {whole:.0f} s, of which set-up {setup:.0f} s{note}", flush=True)
+                    shutil.rmtree(scratch)
     return int(failures > 0)
 
 
