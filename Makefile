@@ -8,7 +8,7 @@ UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header 
 UV_LOCK = $(UV) --group book --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-browser test-colab test-matrix execute lint figures pdf subset bench bench-large lock vendor address clean
+.PHONY: help setup book serve test test-slow test-faults test-browser test-colab test-matrix execute sync lint figures slides pdf subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -50,7 +50,10 @@ test-colab: .venv/ready  ## every chapter in an environment like Colab's, Python
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
 	$(PY) -m tools.colab
 
-pdf: .venvs/browser/ready  ## the whole book as _build/symmetries-ntk.pdf, printed by Chromium from the built pages
+slides: .venv/ready  ## the deck of the lecture, _build/html/slides/index.html, from the tagged cells
+	$(PY) -m tools.slides
+
+pdf: .venvs/browser/ready  ## the whole book as _build/html/symmetries-ntk.pdf, printed by Chromium from the built pages
 	.venvs/browser/bin/python -m tools.pdf
 
 .venvs/browser/ready: requirements-browser.txt tools/setup.sh
@@ -58,6 +61,9 @@ pdf: .venvs/browser/ready  ## the whole book as _build/symmetries-ntk.pdf, print
 
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh
+
+sync: .venv/ready  ## stores changes in the prose of chapters alone, without running them
+	$(PY) -m tools.notebooks sync $(NOTEBOOK)
 
 lint: .venv/ready  ## style, format (ruff) and spelling (codespell)
 	$(PY) -m ruff check .

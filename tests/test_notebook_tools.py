@@ -127,3 +127,18 @@ def test_two_runs_store_the_same_bytes_and_stderr_is_refused(folder):
     with pytest.raises(notebooks.NotebookError, match="wrote to stderr"):
         notebooks.execute(source)
     assert stored.read_bytes() == first
+
+
+def test_prose_is_stored_without_running_and_changed_code_is_not(folder):
+    source, stored = folder / "08_chapter.md", folder / "08_chapter.ipynb"
+    source.write_text(SOURCE.replace("# A chapter", "# A better title"), encoding="utf-8")
+    assert notebooks.check(folder) == 1
+    assert notebooks.sync(source) and notebooks.check(folder) == 0
+    before = stored.read_bytes()
+    source.write_text(SOURCE.replace("x = 1", "x = 2"), encoding="utf-8")
+    assert not notebooks.sync(source) and stored.read_bytes() == before
+
+
+def test_a_disagreeing_slide_is_caught(folder, capsys):
+    edit(folder, lambda cells: cells[1].metadata.update(slide="Title"))
+    assert "different slide" in report(folder, capsys)

@@ -37,6 +37,7 @@ def test_every_file_of_this_repository_agrees_with_the_configuration():
 def fork(tmp_path, monkeypatch):
     """The files that name an address, with another one in _config.yml."""
     for name in ("_config.yml", *address.FILES):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(setup_cell.ROOT / name, tmp_path / name)
     notebook = new_notebook(cells=[new_code_cell("1", metadata={"tags": []})])
     setup_cell.insert(notebook)
@@ -51,7 +52,8 @@ def fork(tmp_path, monkeypatch):
 
 
 def test_a_fork_with_another_address_is_noticed_and_brought_in_step(fork, capsys):
-    assert {path.name for path in address.disagreements()} == {*address.FILES, "01_one.ipynb"}
+    wrong = {str(path.relative_to(fork)) for path in address.disagreements()}
+    assert wrong == {*address.FILES, "notebooks/01_one.ipynb"}
     assert address.main() == 0
     assert address.disagreements() == []
     stored = nbformat.read(fork / "notebooks" / "01_one.ipynb", as_version=4)

@@ -14,7 +14,7 @@ import nbformat
 
 from tools import notebooks, setup_cell
 
-FILES = ["README.md", "CITATION.cff", "pyproject.toml"]
+FILES = ["README.md", "CITATION.cff", "pyproject.toml", "book/intro.md"]
 
 
 def recorded(citation: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Runs the notebooks and checks the stored ones.
 
 `python -m tools.notebooks execute [NN ...]` turns notebooks/NN_*.md into executed .ipynb files;
+`python -m tools.notebooks sync [NN ...]` does it without running them, where the code is as it was;
 `python -m tools.notebooks check` says whether the two belong together and every output is there.
 """
 
@@ -210,6 +211,24 @@ def record(name: str, seconds: float, gigabytes: float) -> None:
     RUNS.write_text(json.dumps(dict(sorted(runs.items())), indent=1) + "\n")
 
 
+def sync(path: Path) -> bool:
+    """Carries a MyST source's prose and cell metadata into the stored notebook, without running anything.
+
+    Returns:
+        Whether that was possible: it is if no code differs.
+    """
+    fresh, stored = read_source(path), nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    code, old = ([c for c in book.cells if c.cell_type == "code"] for book in (fresh, stored))
+    if [cell.source for cell in code] != [cell.source for cell in old]:
+        return False
+    for cell, before in zip(code, old, strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    fresh.metadata["widgets"] = stored.metadata.get("widgets", {})
+    clean(fresh)
+    nbformat.write(fresh, path.with_suffix(".ipynb"))
+    return True
+
+
 def describe(index: int, cell: nbformat.NotebookNode) -> str:
     """A cell by its place and its first line."""
     first = next((line for line in cell.source.splitlines() if line.strip()), "(empty)")
@@ -229,6 +248,7 @@ def check_pair(source: Path) -> list[str]:
         for what, left, right in [
             ("type", ours.cell_type, theirs.cell_type),
             ("source", ours.source.rstrip(), theirs.source.rstrip()),
+            ("slide", ours.metadata.get("slide"), theirs.metadata.get("slide")),
             ("tags", list(ours.metadata.get("tags", [])), list(theirs.metadata.get("tags", []))),
         ]:
             if left != right:
@@ -302,6 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("execute", help="sync, run, store").add_argument("number", nargs="*")
+    commands.add_parser("sync", help="store changes in the prose alone").add_argument("number", nargs="*")
     commands.add_parser("check", help="compare the pairs, look for missing outputs")
     options = parser.parse_args(arguments)
     if options.command == "check":
@@ -309,6 +330,11 @@ def main(arguments: list[str] | None = None) -> int:
     failed = False
     try:
         for path in select(options.number):
+            if options.command == "sync":
+                done = sync(path)
+                print(f"notebooks/{path.stem}: {'ok' if done else 'its code has changed: run make execute'}")
+                failed = failed or not done
+                continue
             try:
                 seconds, peak = execute(path)
             except NotebookError as error:

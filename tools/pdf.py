@@ -22,7 +22,7 @@ from tools.site import serve
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "_build" / "html"
-TARGET = ROOT / "_build" / "symmetries-ntk.pdf"
+TARGET = BUILT / "symmetries-ntk.pdf"
 CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 STYLE = """

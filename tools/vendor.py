@@ -47,6 +47,14 @@ PACKAGES = [
             r"es5/(sre/mathmaps/(?:base|en)\.json)": r"mathjax/\1",
         },
     ),
+    Package(
+        "reveal.js",
+        "5.2.1",
+        "MIT",
+        "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333",
+        "shows the slides (tools/slides.py)",
+        {r"LICENSE": r"reveal/LICENSE", r"dist/(reset\.css|reveal\.css|reveal\.js)": r"reveal/\1"},
+    ),
 ]
 
 
