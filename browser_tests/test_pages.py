@@ -233,3 +233,16 @@ def test_solutions_are_printed_unfolded(visit_fresh):
     page.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
     for solution in page.locator("div.solution.dropdown").all():
         assert solution.locator("p").last.is_visible()
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_opens_in_colab_and_on_binder(visit_fresh, name):
+    links = visit_fresh(name).locator("a[href]").evaluate_all("(all) => all.map((a) => a.href)")
+    source = name.replace(".html", ".ipynb")
+    repository = next(link for link in links if "github.com" in link and "/issues" not in link)
+    owner = "/".join(repository.split("/")[3:5])
+    assert (BOOK.parent.parent / source).exists()
+    assert f"https://colab.research.google.com/github/{owner}/blob/main/{source}" in links
+    assert any(
+        link.startswith(f"https://mybinder.org/v2/gh/{owner}/main?") and source in link for link in links
+    )
