@@ -8,7 +8,7 @@ UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header 
 UV_LOCK = $(UV) --group book --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-browser test-colab test-matrix execute sync lint figures slides pdf subset bench bench-large lock vendor address clean
+.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-matrix execute sync lint figures slides pdf subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -59,6 +59,18 @@ pdf: .venvs/browser/ready  ## the whole book as _build/html/symmetries-ntk.pdf, 
 .venvs/browser/ready: requirements-browser.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/browser requirements-browser.txt
 
+assignments: .venv/ready .venvs/nbgrader/ready  ## the problem sets for students and instructors (or make assignments VARIANT=2027)
+	$(PY) -m tools.coursework.release $(if $(VARIANT),--variant $(VARIANT))
+
+grade: .venv/ready .venvs/nbgrader/ready  ## grades a folder of submissions: make grade DIR=submissions
+	$(PY) -m tools.coursework.grade $(if $(DIR),"$(DIR)") $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSAFE),--unsafe)
+
+test-assignments: .venv/ready .venvs/nbgrader/ready  ## every task against right and wrong answers, the grading against hostile ones
+	$(PY) -m pytest -q coursework_tests
+
+.venvs/nbgrader/ready: requirements-nbgrader.txt tools/setup.sh
+	@sh tools/setup.sh .venvs/nbgrader requirements-nbgrader.txt
+
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh
 
@@ -85,11 +97,13 @@ bench: .venv/ready  ## the book's page on performance, about two minutes
 bench-large: .venv/ready  ## adds a prediction from 10,000 lattices to that page
 	$(PY) -m tools.bench large
 
-lock:  ## requirements.txt and requirements-browser.txt from pyproject.toml (needs uv on the PATH)
+lock:  ## the three requirements*.txt from pyproject.toml (needs uv on the PATH)
 	@{ sed -n '/^#/p' requirements.txt; $(UV_LOCK) pyproject.toml; echo '--editable .'; } > requirements.new
 	@mv requirements.new requirements.txt
 	@$(UV) --group browser > requirements.new
 	@mv requirements.new requirements-browser.txt
+	@$(UV) --group nbgrader > requirements.new
+	@mv requirements.new requirements-nbgrader.txt
 
 vendor: .venv/ready  ## the JavaScript of the pages, from pinned npm packages (needs npm)
 	$(PY) -m tools.vendor
