@@ -8,7 +8,6 @@ a slide. All of it is taken from the built pages, so that it looks as it does th
 from __future__ import annotations
 
 import html
-import json
 import re
 import sys
 from typing import NamedTuple
@@ -40,7 +39,6 @@ PAGE = """<!doctype html>
 <link rel="stylesheet" href="../_static/vendor/reveal/reset.css">
 <link rel="stylesheet" href="../_static/vendor/reveal/reveal.css">
 <link rel="stylesheet" href="../_static/slides.css">
-<script>window.MathJax = {mathjax};</script>
 <script defer src="../_static/vendor/mathjax/tex-mml-chtml.js"></script>
 
 </head>
@@ -131,10 +129,9 @@ def main() -> int:
     for slide in slides:
         parts = "\n".join(slide.parts)
         sections.append(f"<section><h2>{html.escape(slide.title)}</h2>\n{parts}</section>")
-    macros = configuration["sphinx"]["config"]["mathjax3_config"]["tex"]
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(
-        PAGE.format(title=title, mathjax=json.dumps({"tex": macros}), sections="\n".join(sections)),
+        PAGE.format(title=title, sections="\n".join(sections)),
         encoding="utf-8",
     )
     print(f"{TARGET.relative_to(setup_cell.ROOT)}: {len(sections)} slides")
