@@ -23,7 +23,8 @@ book: .venv/ready  ## the whole book, from clean, warnings as errors
 	$(PY) -c "from jupyter_book.cli.main import main; main()" build . $(SPHINX_OPTIONS) --quiet
 	@rm -rf build  # or a file that was removed since would still be in the wheel
 	@$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir _build/html .
-	@$(PY) tools/check_build.py _build/html
+	@cp -R assignments/student _build/html/assignments
+	@$(PY) -m tools.check_build _build/html
 	@printf '\nThe book is in _build/html. To read it: make serve\n'
 
 serve: .venv/ready  ## reads the built book at http://localhost:8000
@@ -66,7 +67,7 @@ grade: .venv/ready .venvs/nbgrader/ready  ## grades a folder of submissions: mak
 	$(PY) -m tools.coursework.grade $(if $(DIR),"$(DIR)") $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSAFE),--unsafe)
 
 test-assignments: .venv/ready .venvs/nbgrader/ready  ## every task against right and wrong answers, the grading against hostile ones
-	$(PY) -m pytest -q coursework_tests
+	$(PY) -m pytest -q --override-ini filterwarnings= coursework_tests
 
 .venvs/nbgrader/ready: requirements-nbgrader.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/nbgrader requirements-nbgrader.txt

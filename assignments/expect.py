@@ -2,7 +2,7 @@ import numpy as np
 
 
 def expect(answer, right, what, mistakes=None, rtol=1e-6, atol=1e-9):
-    """Compares an answer with the right one. `mistakes` maps hints to the values that these mistakes lead to."""
+    """Compares an answer with the right one; mistakes maps hints to the values that mistakes lead to."""
     right = np.asarray(right)
     assert answer is not None, f"{what} is None: does the function end with return?"
     answer = np.asarray(answer)

@@ -47,3 +47,31 @@ def test_links_to_other_hosts_are_listed_once(tmp_path, capsys):
     assert main(str(folder)) == 0
     assert "2 pages" in capsys.readouterr().out
     assert (tmp_path / "external_links.txt").read_text() == "https://example.org/a\n"
+
+
+SECRET = """number = {tuple(p): g for g, p in enumerate(np.asarray(permutations).tolist())}
+    return np.array([[number[tuple(g[h])] for h in permutations] for g in np.asarray(permutations)])"""
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("page.html", SECRET),
+        ("page.html", SECRET.replace("number", '<span class="n">number</span>')),
+        ("searchindex.js", SECRET),
+        ("assignments/ps1.ipynb", SECRET),
+    ],
+)
+def test_a_solution_in_the_site_is_found(tmp_path, capsys, name, text):
+    (tmp_path / "assignments").mkdir()
+    (tmp_path / "page.html").write_text(
+        GOOD.replace('href="page.html#s"', 'href="#s"').replace("book.css", "page.html")
+    )
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "curve.png").write_bytes(b"")
+    folder = str(tmp_path)
+    assert main(folder) == 0
+    with (tmp_path / name).open("a") as file:
+        file.write(text)
+    assert main(folder) == 1
+    assert f"{name} gives away what is in ps1, cayley_table" in capsys.readouterr().err

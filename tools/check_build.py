@@ -1,9 +1,10 @@
-"""Looks through the built book: `python tools/check_build.py _build/html`.
+"""Looks through the built book: `python -m tools.check_build _build/html`.
 
 Fails if a page has an image without a description (or with its file name as one), a folded box without a
 title to unfold it by, a link to a page or a place of the book that is not there, or loads a script, style,
-image or frame from another host. Links that a reader follows may lead to other hosts; each of them is listed
-once in external_links.txt beside the pages' folder.
+image or frame from another host; and if any file holds a line of a problem set's solution, model answer or
+hidden test. Links that a reader follows may lead to other hosts; each of them is listed once in
+external_links.txt beside the pages' folder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tools.coursework import leaks
 
 _LOADS = {
     "script": "src",
@@ -114,16 +117,19 @@ def main(folder: str) -> int:
         return 1
     read = {path.resolve(): read_page(path) for path in pages}
     outside = check_links(read)
+    leaked = leaks.published(root)
+    for problem in leaked:
+        print(problem, file=sys.stderr)
     for path, page in read.items():
         for problem in page.problems:
             print(f"{path.relative_to(root.resolve())}: {problem}", file=sys.stderr)
     (root.parent / "external_links.txt").write_text("\n".join(sorted(outside)) + "\n")
     size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
     print(f"{len(pages)} pages, {size / 1e6:.0f} MB, {len(outside)} links to other hosts")
-    return int(any(page.problems for page in read.values()))
+    return int(bool(leaked) or any(page.problems for page in read.values()))
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python tools/check_build.py FOLDER")
+        raise SystemExit("usage: python -m tools.check_build FOLDER")
     raise SystemExit(main(sys.argv[1]))

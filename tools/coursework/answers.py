@@ -1,4 +1,4 @@
-"""Tries a problem set's tests on answers whose worth is known: `python -m tools.coursework.answers [ps1 ...]`.
+"""Tries the tests on answers whose worth is known: `python -m tools.coursework.answers [ps1 ...]`.
 
 For each task: the solution, the untouched stub, and what assignments/NAME_answers.py holds, wrong answers and
 other right ones. A wrong answer names the words that the failing test has to say to the student.
@@ -129,7 +129,10 @@ def main(names: list[str]) -> int:
             if not verdict.as_expected:
                 wrong += 1
                 said = f"the test says {verdict.message!r}" if verdict.message else "the test passes"
-                print(f"NOT AS EXPECTED: {verdict.answer.task}, {verdict.answer.kind} {verdict.answer.title}: {said}")
+                print(
+                    f"NOT AS EXPECTED: {verdict.answer.task}, {verdict.answer.kind} "
+                    f"{verdict.answer.title}: {said}"
+                )
     return int(wrong > 0)
 
 

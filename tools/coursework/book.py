@@ -1,8 +1,8 @@
 """The steps that nbgrader does, run in its own environment: `book.py release FOLDER`, `book.py grade FOLDER`.
 
-Both work on a course folder with nbgrader's layout (source/, submitted/, ...). What the tests say has been found
-out before, in the sandbox, and stands in the submitted notebooks' outputs; nbgrader reads points from it, keeps
-the gradebook and writes the feedback. So nothing of a student's is run here.
+Both work on a course folder with nbgrader's layout (source/, submitted/, ...). What the tests say has been
+found out before, in the sandbox, and stands in the submitted notebooks' outputs; nbgrader reads points from
+it, keeps the gradebook and writes the feedback. So nothing of a student's is run here.
 """
 
 from __future__ import annotations
@@ -84,9 +84,11 @@ def grade(course: Path) -> None:
     changed = _by_hand(api, course, submitted)
     for student, name in submitted:
         page = course / "feedback" / student / name / f"{name}.html"
-        if (student, name) in changed or not page.exists() or done.get(f"page {student} {name}") != done[
-            f"{student} {name}"
-        ]:
+        if (
+            (student, name) in changed
+            or not page.exists()
+            or done.get(f"page {student} {name}") != done[f"{student} {name}"]
+        ):
             shutil.rmtree(page.parent, ignore_errors=True)
             _done(api.generate_feedback(name, student), f"write the feedback of {student}, {name}")
             done[f"page {student} {name}"] = done[f"{student} {name}"]
@@ -112,6 +114,8 @@ def _by_hand(api: NbGraderAPI, course: Path, submitted: list[tuple[str, str]]) -
                 if not grade.cell.name.startswith("rubric-"):
                     continue
                 task = grade.name.removeprefix("rubric-")
+                if not grade.needs_manual_grade and (student, name, task) not in lines:
+                    continue  # not answered
                 row = lines.setdefault(
                     (student, name, task),
                     dict(zip(_HAND, [student, name, task, "", f"{grade.max_score:g}", ""], strict=True)),
@@ -124,8 +128,9 @@ def _by_hand(api: NbGraderAPI, course: Path, submitted: list[tuple[str, str]]) -
                     points = -1.0
                 if not 0 <= points <= grade.max_score:
                     raise SystemExit(
-                        f"rubric.csv: {student}, {name}, {task} has {row['points']!r} points; expected was a number from 0 to "
-                        f"{grade.max_score:g}, or nothing. Correct it and run make grade again; nothing was lost."
+                        f"rubric.csv: {student}, {name}, {task} has {row['points']!r} points; expected was a "
+                        f"number from 0 to {grade.max_score:g}, or nothing. "
+                        "Correct it and run make grade again; nothing was lost."
                     )
                 comment = book.find_comment(grade.name, name, name, student)
                 if grade.manual_score != points or (comment.manual_comment or "") != row["comment"]:

@@ -1,9 +1,9 @@
 """Runs a student's notebook and its tests.
 
 The student's cells run in a kernel in the sandbox. The tests run here, in a process that the student's code
-never enters: where a test calls a function of the student's, the arguments are sent to the kernel and what comes
-back is data. So code that changes `assert`, `nteq` or the tests changes nothing here, and the hidden tests
-are nowhere where it could read them.
+never enters: where a test calls a function of the student's, the arguments are sent to the kernel and what
+comes back is data. So code that changes `assert`, `nteq` or the tests changes nothing here, and the hidden
+tests are nowhere where it could read them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import logging
 import math
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -61,6 +62,7 @@ class Remote:
         self._kernel, self._name = kernel, name
 
     def __call__(self, *args, **kwargs):
+        """Sends the arguments there and brings the answer back."""
         return self._kernel.call(self, args, kwargs)
 
 
@@ -75,6 +77,7 @@ class _Client(NotebookClient):
     left = 0
 
     def process_message(self, msg, cell, cell_index):
+        """Counts what a message adds."""
         if msg["msg_type"] in ("stream", "display_data", "execute_result", "update_display_data"):
             self.left -= len(json.dumps(msg["content"], default=str))
             if self.left < 0:
@@ -94,7 +97,7 @@ class _Only(KernelSpecManager):
 
 
 class Kernel:
-    """The student's kernel: starts when it is needed, and again with all that has run well if it has ended."""
+    """The student's kernel: starts when it is needed, and if it ended, again with all that has run well."""
 
     def __init__(self, folder: Path, limits: sandbox.Limits, hide: bool = True):
         self._folder, self._limits, self._hide = folder, limits, hide
@@ -113,6 +116,8 @@ class Kernel:
         if len(self.ends) > RESTARTS:
             raise Ended(f"not run: the kernel had ended {len(self.ends)} times")
         folder = self._folder
+        for left in folder.iterdir():  # what a kernel before this one has written counts no more
+            subprocess.run(["rm", "-rf", left], check=True)
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         argv += ["--HistoryManager.enabled=False", "--IPKernelApp.log_level=ERROR"]
         spec = KernelSpec(argv=sandbox.command(argv, folder, self._limits, self._hide), language="python")
@@ -129,7 +134,10 @@ class Kernel:
         self._client.log.setLevel(logging.CRITICAL)
         with self._explained():
             self._client.start_new_kernel(
-                env=sandbox.environment(folder), cwd=str(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                env=sandbox.environment(folder),
+                cwd=str(folder),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             self._watch = sandbox.Watch(manager.provisioner.process.pid, folder, self._limits)
             self._client.start_new_kernel_client()
@@ -283,7 +291,9 @@ def test(code: str, given: dict, kernel: Kernel) -> list[nbformat.NotebookNode]:
     except Ended as end:
         return [_error("Ended", f"The test was ended: {end}.")]
     except NameError as error:
-        return [_error("NameError", f"{error.name} is not there: the cell that defines it failed or is missing.")]
+        return [
+            _error("NameError", f"{error.name} is not there: the cell that defines it failed or is missing.")
+        ]
     except BaseException as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == "<test>"]
         line = code.splitlines()[frames[-1].lineno - 1].strip() if frames else ""
@@ -316,3 +326,21 @@ def _error(name: str, value: str, line: str = "") -> nbformat.NotebookNode:
 def _readable(output: nbformat.NotebookNode) -> str:
     """What an exception in the student's code says."""
     return f"your code raised {output.ename}: {output.evalue}"[:2000]
+
+
+def main(merged: Path, executed: Path, limits: sandbox.Limits, hide: bool) -> int:
+    """Runs the notebook `merged` in a new folder, writes it to `executed`, prints what ended the kernel."""
+    notebook = nbformat.read(merged, as_version=4)
+    with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o777)
+        with Kernel(folder, limits, hide) as kernel:
+            run(notebook, kernel)
+    nbformat.write(notebook, executed)
+    print(json.dumps(kernel.ends))
+    return 0
+
+
+if __name__ == "__main__":
+    _limits = sandbox.Limits(**json.loads(sys.argv[3]))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), _limits, hide=sys.argv[4:] != ["--unsafe"]))

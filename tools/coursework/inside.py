@@ -18,7 +18,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def answer(packed):
-    """Unpacks (function, args, kwargs), calls, and displays the result as JSON; without a function, args[0]."""
+    """Displays function(*args, **kwargs) as JSON, packed as a triple; without a function, args[0]."""
     from IPython.display import display
 
     function, args, kwargs = _Unpickler(io.BytesIO(base64.b64decode(packed))).load()

@@ -1,8 +1,8 @@
 """Makes the problem sets: `python -m tools.coursework.release [--variant 2027] [--solutions]`.
 
-In assignments/build/VARIANT/ come student/ (what to hand out), tests/ (the same with the hidden tests, which the
-grading uses) and solutions/ (complete and executed, for the instructor). Without a variant, what students get is
-also put into assignments/student/, from where Colab opens it.
+In assignments/build/VARIANT/ come student/ (what to hand out), tests/ (the same with the hidden tests, which
+the grading uses) and solutions/ (complete and executed, for the instructor). Without a variant, what students
+get is also put into assignments/student/, from where Colab opens it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ BUDGET = 60  # seconds that a solved problem set may take
 def nbgrader(command: str, course: Path) -> subprocess.Popen:
     """Starts a step of nbgrader's on a course folder; its standard output says what is done."""
     if not NBGRADER.exists():
-        raise SystemExit("nbgrader's environment is not there yet: make assignments and make grade set it up.")
+        raise SystemExit(
+            "nbgrader's environment is not there yet: make assignments and make grade set it up."
+        )
     variables = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
     # nbgrader calls its database tool alembic by name
     variables["PATH"] = f"{NBGRADER.parent}{os.pathsep}{variables['PATH']}"
     return subprocess.Popen(
-        [NBGRADER, Path(__file__).with_name("book.py"), command, course],
+        [NBGRADER, "-I", Path(__file__).with_name("book.py"), command, course],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -41,12 +43,12 @@ def nbgrader(command: str, course: Path) -> subprocess.Popen:
     )
 
 
-def build(variant: int | None) -> Path:
-    """Makes student/ and tests/ of all problem sets and returns their folder."""
+def build(variant: int | None, names: list[str]) -> Path:
+    """Makes student/ and tests/ of these problem sets and returns their folder."""
     target = source.release_folder(variant)
     with tempfile.TemporaryDirectory() as scratch:
         course = Path(scratch)
-        for name in source.names():
+        for name in names:
             folder = course / "source" / name
             folder.mkdir(parents=True)
             nbformat.write(source.read(name, variant), folder / f"{name}.ipynb")
@@ -58,7 +60,7 @@ def build(variant: int | None) -> Path:
             fresh = target / f"{part}.new"
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
-            for name in source.names():
+            for name in names:
                 notebook = nbformat.read(course / made / name / f"{name}.ipynb", as_version=4)
                 notebooks.name_cells(notebook)
                 nbformat.write(notebook, fresh / f"{name}.ipynb")
@@ -115,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     if variant is not None and variant < 1:
         raise SystemExit(f"VARIANT={variant}: expected was a whole number from 1 on, such as the year.")
     try:
-        target = build(variant)
+        target = build(variant, source.names())
     except source.SourceError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,9 +1,10 @@
-"""Runs a command that is not trusted: without the network, in one folder, with limits on time, memory and files.
+"""Runs a command that is not trusted: no network, one folder, limits on time, memory and files.
 
 bubblewrap (https://github.com/containers/bubblewrap) gives the process a file system in which there is only
 what Python needs, to read, and the folder of this submission, to write; a network without any way out; and
-process numbers of its own, so that all it has started ends with it. The operating system's limits hold for each
-process; a watch over all of them together ends what they miss. `missing` says what this machine cannot enforce.
+process numbers of its own, so that all it has started ends with it. The operating system's limits hold for
+each process; a watch over all of them together ends what they miss. `missing` says what this machine cannot
+enforce.
 """
 
 from __future__ import annotations
@@ -30,37 +31,55 @@ class Limits:
     seconds: float = 300
     memory: int = 3 * 2**30  # bytes, of all its processes together
     files: int = 256 * 2**20  # bytes in its folder
+    count: int = 2000  # files and folders there
     processes: int = 64
+    threads: int = 128 + 16 * (os.cpu_count() or 1)  # of all its processes; JAX starts some for each core
     output: int = 2**20  # bytes of output that a cell may have
 
 
 _INTERPRETER = [sys.base_prefix, sys.prefix, str(Path(nteq.__file__).parent)]
 _SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime"]
 _SYSTEM += ["/etc/alternatives", "/etc/fonts"]
+FIRST_NOBODY = 2**20  # above the numbers of real users
 _SMALL = 64 * 2**20  # bytes in /tmp and in shared memory
 
 
 def command(argv: list[str], folder: Path, limits: Limits, hide: bool = True) -> list[str]:
-    """argv in the sandbox; with hide=False, the limits of the operating system alone."""
+    """The command argv in the sandbox; with hide=False, the limits of the operating system alone."""
     limited = [sys.executable, "-I", str(Path(__file__).with_name("limited.py"))]
-    limited += [str(limits.memory), str(limits.files), *argv]
+    # the operating system counts a user's threads, so each sandbox that root starts has a user of its own
+    nobody = FIRST_NOBODY + os.getpid() % 2**20 if hide else 0
+    limited += [str(limits.memory), str(limits.files), str(limits.threads), str(nobody), *argv]
     if not hide:
         return limited
-    box = ["bwrap", "--die-with-parent", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"]
-    box += ["--cap-drop", "ALL", "--new-session", "--clearenv"]
+    box = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--unshare-ipc", "--unshare-pid"]
+    box += ["--unshare-net", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
+    if os.getuid() == 0:  # limited.py becomes nobody, since root is not held to a number of processes
+        box += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_CHOWN"]
+    else:
+        box += ["--unshare-user", "--uid", str(nobody), "--gid", str(nobody)]
     for path in dict.fromkeys([*_SYSTEM, *_INTERPRETER, limited[2]]):
         if os.path.islink(path):
             box += ["--symlink", os.readlink(path), path]
         elif os.path.exists(path):
-            box += ["--ro-bind", path, path]
+            box += [*_parents(path), "--ro-bind", path, path]
     box += ["--proc", "/proc", "--dev", "/dev"]
     for path in ("/dev/shm", "/tmp"):
         box += ["--perms", "1777", "--size", str(_SMALL), "--tmpfs", path]
-    box += ["--bind", str(folder), str(folder), "--chdir", str(folder)]
+    box += [*_parents(folder), "--bind", str(folder), str(folder), "--chdir", str(folder)]
     box += ["--remount-ro", "/dev", "--remount-ro", "/"]
     for name, value in environment(folder).items():
         box += ["--setenv", name, value]
     return [*box, "--", *limited]
+
+
+def _parents(path: str | Path) -> list[str]:
+    """Makes the folders above a path such that nobody can pass through them."""
+    made = []
+    for parent in list(Path(path).parents)[-2::-1]:
+        if str(parent) not in ("/dev", "/tmp", "/usr"):
+            made += ["--perms", "0755", "--dir", str(parent)]
+    return made
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -86,8 +105,12 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self):
+        """Looks ten times a second."""
         while self.reason is None and not self._stop_asked.wait(0.1):
-            self.reason = self._exceeded()
+            try:
+                self.reason = self._exceeded()
+            except (OSError, RecursionError) as error:
+                self.reason = f"its files could not be counted ({type(error).__name__})"
         if self.reason is not None:
             kill(self._pid)
 
@@ -101,36 +124,49 @@ class Watch(threading.Thread):
             processes = [psutil.Process(self._pid), *psutil.Process(self._pid).children(recursive=True)]
         except psutil.Error:
             return None
-        memory = 0
+        limits, memory = self._limits, 0
+        if len(processes) > limits.processes:
+            return f"it started more than {limits.processes} processes"
         for process in processes:
             try:
                 memory += process.memory_info().rss
             except psutil.Error:
                 continue
-        limits = self._limits
         if memory > limits.memory:
             return f"it used more than {limits.memory / 2**30:g} GiB of memory"
-        if len(processes) > limits.processes:
-            return f"it started more than {limits.processes} processes"
-        size = sum(path.lstat().st_size for path in _files(self._folder))
+        size, count = _size(self._folder)
         if size > limits.files:
             return f"it wrote more than {limits.files / 2**20:g} MiB of files"
+        if count > limits.count:
+            return f"it wrote more than {limits.count} files"
         return None
 
 
-def _files(folder: Path):
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            if os.path.lexists(path):
-                yield path
+def _size(folder: Path) -> tuple[int, int]:
+    """Bytes and number of the files and folders in a folder, however deep their names are."""
+
+    def refuse(error):
+        if not isinstance(error, FileNotFoundError):  # gone in the meantime is all right, locked is not
+            raise error
+
+    size = count = 0
+    for _, folders, files, at in os.fwalk(folder, onerror=refuse):
+        count += len(folders) + len(files)
+        for name in files:
+            try:
+                size += os.stat(name, dir_fd=at, follow_symlinks=False).st_size
+            except FileNotFoundError:
+                continue
+    return size, count
 
 
 def kill(pid: int) -> None:
     """Ends a process and its descendants."""
     try:
         process = psutil.Process(pid)
-        for victim in [*process.children(recursive=True), process]:
+        children = process.children(recursive=True)
+        process.kill()  # in the sandbox, all others end with the first; it must not have the time to fork
+        for victim in children:
             victim.kill()
     except psutil.Error:
         pass

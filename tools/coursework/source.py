@@ -3,8 +3,8 @@
 What a cell is for, its metadata say. A code cell with `task: NAME` is answered by the student; one with
 `test: NAME` and `points` grades that answer; a Markdown cell with `rubric: NAME` and `points` is answered in
 words and graded by hand; all others are given. Solutions and hidden tests are marked as nbgrader wants it
-(`### BEGIN SOLUTION`, `### BEGIN HIDDEN TESTS`). `<<name>>` stands for one of the values that the file's header
-lists under `numbers`: the first of them, or the one that a variant draws.
+(`### BEGIN SOLUTION`, `### BEGIN HIDDEN TESTS`). `<<name>>` stands for one of the values that the file's
+header lists under `numbers`: the first of them, or the one that a variant draws.
 """
 
 from __future__ import annotations

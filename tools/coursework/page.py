@@ -1,0 +1,55 @@
+"""A Sphinx extension: `problem-sets` lists the problem sets with their points and where to open them."""
+
+from __future__ import annotations
+
+import html
+from urllib.parse import quote
+
+import nbformat
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+from tools import setup_cell
+from tools.coursework import source
+
+
+def entries() -> list[dict]:
+    """Name, title, points, tasks and addresses of each problem set, from what students get."""
+    found = []
+    for path in sorted((source.FOLDER / "student").glob("*.ipynb"), key=lambda p: p.stem):
+        notebook = nbformat.read(path, as_version=4)
+        repository = setup_cell.repository().removeprefix("https://github.com/")
+        found.append(
+            {
+                "file": path.name,
+                "title": notebook.cells[0].source.splitlines()[0].removeprefix("# "),
+                "points": sum(cell.metadata.nbgrader.get("points", 0) for cell in notebook.cells),
+                "tasks": sum(source.is_test(cell) for cell in notebook.cells),
+                "colab": "https://colab.research.google.com/github/"
+                f"{quote(repository)}/blob/main/assignments/student/{path.name}",
+            }
+        )
+    return sorted(found, key=lambda entry: not entry["file"].startswith("ps"))
+
+
+class ProblemSets(Directive):
+    """A row for each problem set: title, points, download, Colab."""
+
+    def run(self):
+        """The table."""
+        rows = "".join(
+            f"<tr><td>{html.escape(entry['title'])}</td><td>{entry['points']}</td><td>{entry['tasks']}</td>"
+            f'<td><a href="../assignments/{entry["file"]}" download>{entry["file"]}</a></td>'
+            f'<td><a href="{entry["colab"]}">open in Colab<span class="visually-hidden">: '
+            f"{html.escape(entry['title'])}</span></a></td></tr>"
+            for entry in entries()
+        )
+        head = "".join(f"<th>{name}</th>" for name in ("", "points", "graded tasks", "download", "run"))
+        table = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        return [nodes.raw("", f'<div class="pst-scrollable-table-container">{table}</div>', format="html")]
+
+
+def setup(app):
+    """Registers the directive."""
+    app.add_directive("problem-sets", ProblemSets)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
