@@ -35,7 +35,7 @@ test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, 
 	$(PY) -m pytest -q -m "not slow and not faults" -n 2
 	$(PY) -m pytest -q --doctest-modules nteq
 	$(PY) -m tools.notebooks check
-	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= notebooks
+	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= --ignore notebooks/plain notebooks
 
 test-slow: .venv/ready  ## the tests marked slow
 	$(PY) -m pytest -q -m slow -n 2

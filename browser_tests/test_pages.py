@@ -241,7 +241,7 @@ def test_solutions_are_printed_unfolded(visit_fresh):
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_opens_in_colab_and_on_binder(visit_fresh, name):
     links = visit_fresh(name).locator("a[href]").evaluate_all("(all) => all.map((a) => a.href)")
-    source = name.replace(".html", ".ipynb")
+    source = name.replace("notebooks/", "notebooks/plain/").replace(".html", ".ipynb")
     repository = next(link for link in links if "github.com" in link and "/issues" not in link)
     owner = "/".join(repository.split("/")[3:5])
     assert (BOOK.parent.parent / source).exists()

@@ -1,7 +1,8 @@
 """Times the grading of 200 submissions of a problem set: `python -m coursework_tests.two_hundred ps2`.
 
-Half of the students have solved everything; the others have, task by task, the solution, another right answer, a
-wrong one, or nothing. Every fiftieth hands in a cell that loops for ever, and another one that fills the memory.
+Half of the students have solved everything; the others have, task by task, the solution, another right
+answer, a wrong one, or nothing. Every fiftieth hands in a cell that loops for ever, and as many one that
+fills the memory.
 """
 
 import random
@@ -46,4 +47,4 @@ if __name__ == "__main__":
         seconds = time.perf_counter() - start
         rows = (target / "grades.csv").read_text().splitlines()[1:]
         ended = sum("was ended" in row for row in rows)
-        print(f"{len(rows)} submissions of {name} graded in {seconds / 60:.1f} minutes, {ended} of them ended")
+        print(f"{len(rows)} submissions of {name}: {seconds / 60:.1f} minutes, in {ended} a cell was ended")

@@ -14,7 +14,7 @@ import nbformat
 
 from tools import notebooks, setup_cell
 
-FILES = ["README.md", "CITATION.cff", "pyproject.toml", "book/intro.md"]
+FILES = ["README.md", "CITATION.cff", "pyproject.toml", "book/intro.md", "book/instructors.md"]
 
 
 def recorded(citation: str) -> tuple[str, str]:
@@ -36,7 +36,8 @@ def disagreements() -> list[Path]:
     """The files that name another repository or site than _config.yml."""
     root, new = setup_cell.ROOT, (setup_cell.repository(), setup_cell.site())
     old = recorded((root / "CITATION.cff").read_text())
-    text = {root / name: (root / name).read_text() for name in FILES}
+    made = [*root.glob("notebooks/plain/*.ipynb"), *root.glob("assignments/student/*.ipynb")]
+    text = {path: path.read_text() for path in [*(root / name for name in FILES), *sorted(made)]}
     wrong = [path for path in text if rewritten(text[path], old, new) != text[path]]
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
@@ -54,7 +55,7 @@ def main() -> int:
     wrong = disagreements()
     old = recorded((setup_cell.ROOT / "CITATION.cff").read_text())
     for path in wrong:
-        if path.suffix == ".ipynb":
+        if path.parent.name == "notebooks":
             stored = nbformat.read(path, as_version=4)
             for cell in stored.cells:
                 if setup_cell.TAG in cell.metadata.get("tags", []):
@@ -63,7 +64,13 @@ def main() -> int:
             nbformat.write(stored, path)
         else:
             path.write_text(rewritten(path.read_text(), old, new))
+        if path.parent.name == "plain":
+            stored = nbformat.read(path, as_version=4)
+            notebooks.name_cells(stored)
+            nbformat.write(stored, path)
         print(f"{path.relative_to(setup_cell.ROOT)}: now names {new[0]} and {new[1]}")
+    if any(path.parent.name == "student" for path in wrong):
+        print("The problem sets have to be made anew: run make assignments.")
     if not wrong:
         print(f"Every file names {new[0]} and {new[1]}.")
     return 0

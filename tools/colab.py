@@ -1,8 +1,9 @@
-"""Runs every chapter as Colab does, from its first cell to its last: `make test-colab`.
+"""Runs every chapter and every solved problem set as Colab does: `make test-colab`.
 
-For each of Python 3.12 and 3.13 and for each chapter: a fresh environment that holds what Colab has of our
+For each of Python 3.12 and 3.13 and for each notebook: a fresh environment that holds what Colab has of our
 dependencies, in its current versions; an empty folder without the repository; the notebook as it is
-published, except that the address of the site is that of a local server. `python -m tools.colab 08` runs one.
+published, except that the address of the site is that of a local server. `python -m tools.colab 08 ps1` runs
+two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from tools import notebooks, setup_cell
+from tools import notebooks, plain, setup_cell
+from tools.coursework import source
 from tools.site import serve
 
 PYTHONS = ["3.12", "3.13"]
@@ -73,6 +75,13 @@ def versions(environment: Path) -> dict[str, str]:
     return {item["name"].lower(): item["version"] for item in json.loads(listed.stdout)}
 
 
+def published(name: str) -> nbformat.NotebookNode:
+    """A chapter as its button opens it, or a problem set with its solutions."""
+    if name in source.names():
+        return source.read(name)
+    return nbformat.read(plain.FOLDER / f"{name}.ipynb", as_version=4)
+
+
 def run(name: str, environment: Path, address: str, scratch: Path) -> tuple[float, float]:
     """Runs a published notebook in an empty folder with this environment.
 
@@ -90,14 +99,14 @@ def run(name: str, environment: Path, address: str, scratch: Path) -> tuple[floa
         json.dumps({"argv": command, "display_name": "colab", "language": "python"})
     )
     (scratch / "empty").mkdir()
-    notebook = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4)
+    notebook = published(name)
+    setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    if setup.source != setup_cell.text():
+        raise RuntimeError(f"{name}: the first cell is not the set-up cell for {setup_cell.site()}")
     for cell in notebook.cells:
         cell.source = cell.source.replace(setup_cell.site(), address)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    setup = next(cell for cell in notebook.cells if setup_cell.TAG in cell.metadata.get("tags", []))
-    if address not in setup.source:
-        raise RuntimeError(f"{name}: the set-up cell does not name {setup_cell.site()}")
     notebook.cells.append(again := nbformat.v4.new_code_cell(setup.source))
     kept = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "JUPYTER", "JAX"))
@@ -131,10 +140,12 @@ def _seconds(cell) -> float:
 
 
 def main(numbers: list[str]) -> int:
-    """Runs the chapters with these numbers, or all of them, on every Python."""
+    """Runs the chapters with these numbers and the problem sets with these names, or all, on every Python."""
     if not (BUILT / setup_cell.wheel()).exists():
         raise SystemExit(f"There is no {setup_cell.wheel()} in _build/html: run make book first.")
-    chapters = [path.stem for path in notebooks.select(numbers)]
+    sets = [name for name in source.names() if not numbers or name in numbers]
+    rest = [number for number in numbers if number not in sets]
+    names = [path.stem for path in notebooks.select(rest)] if rest or not numbers else []
     failures = 0
     with serve(BUILT) as address:
         for minor in PYTHONS:
@@ -148,7 +159,7 @@ def main(numbers: list[str]) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 base = image(python, Path(folder) / "image")
                 print(f"Python {minor}, JAX {versions(base)['jax']}", flush=True)
-                for name in chapters:
+                for name in [*names, *sets]:
                     scratch = Path(folder) / name
                     environment = Path(shutil.copytree(base, scratch / "environment", symlinks=True))
                     try:

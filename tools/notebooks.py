@@ -327,11 +327,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "check":
         return 1 if check() else 0
+    from tools import plain  # which reads the chapters by this module
+
     failed = False
     try:
         for path in select(options.number):
             if options.command == "sync":
                 done = sync(path)
+                plain.write(path.stem)
                 print(f"notebooks/{path.stem}: {'ok' if done else 'its code has changed: run make execute'}")
                 failed = failed or not done
                 continue
@@ -344,6 +347,7 @@ def main(arguments: list[str] | None = None) -> int:
             over = seconds > BUDGET or peak > MEMORY_BUDGET
             note = f"  over the budget of {BUDGET} s and {MEMORY_BUDGET:.0f} GB" if over else ""
             record(path.stem, seconds, peak)
+            plain.write(path.stem)
             print(f"notebooks/{path.stem}: {seconds:.0f} s, {peak:.1f} GB{note}", flush=True)
     except NotebookError as error:
         print(error, file=sys.stderr)
