@@ -67,7 +67,7 @@ grade: .venv/ready .venvs/nbgrader/ready  ## grades a folder of submissions: mak
 	$(PY) -m tools.coursework.grade $(if $(DIR),"$(DIR)") $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSAFE),--unsafe)
 
 test-assignments: .venv/ready .venvs/nbgrader/ready  ## every task against right and wrong answers, the grading against hostile ones
-	$(PY) -m pytest -q --override-ini filterwarnings= coursework_tests
+	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup coursework_tests
 
 .venvs/nbgrader/ready: requirements-nbgrader.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/nbgrader requirements-nbgrader.txt

@@ -810,7 +810,7 @@ def control_curve(lattices, turns, x, sizes, t):
 half = half_measured = half_theory = None
 
 
-# %% control_curve: wrong, "looks like an ensemble that was trained with full orbits"
+# %% control_curve: wrong, "looks like an ensemble trained with full orbits"
 def control_curve(lattices, turns, x, sizes, t):
     X, Y = training_set(np.asarray(lattices), turns)
     flow = GradientFlow(kernel, jnp.asarray(X), jnp.asarray(Y))
@@ -825,7 +825,7 @@ half_measured = np.array([relative_std_curve(half[:, kind], sizes) for kind in (
 half_theory = np.array([control_curve(lattices, [0, 1], x, sizes, t_train) for x in kinds])
 
 
-# %% control_curve: wrong, "looks like an ensemble that was trained with no augmentation"
+# %% control_curve: wrong, "looks like an ensemble trained with no augmentation"
 def control_curve(lattices, turns, x, sizes, t):
     X, Y = training_set(np.asarray(lattices), turns)
     flow = GradientFlow(kernel, jnp.asarray(X), jnp.asarray(Y))

@@ -17,16 +17,17 @@ _REGION = re.compile(r"### BEGIN (?:SOLUTION|HIDDEN TESTS)(.*?)### END", re.DOTA
 @functools.cache
 def secrets() -> dict[str, frozenset[str]]:
     """For each cell with a secret, the lines that students do not get anywhere."""
-    inside, shown = {}, set()
+    inside, shown = {}, ""
     for name in source.names():
         for cell in source.read(name).cells:
             if cell.cell_type == "markdown" and source.is_answer(cell):
                 hidden = cell.source
             else:
                 hidden = "\n".join(_REGION.findall(cell.source))
-                shown |= _lines(_REGION.sub("", cell.source))
+                shown += _REGION.sub("", cell.source) + "\n"
             inside[f"{name}, {cell.metadata.nbgrader.grade_id}"] = _lines(hidden)
-    return {cell: frozenset(lines - shown) for cell, lines in inside.items() if lines - shown}
+    secret = {cell: frozenset(line for line in lines if line not in shown) for cell, lines in inside.items()}
+    return {cell: lines for cell, lines in secret.items() if lines}
 
 
 def _lines(text: str) -> set[str]:
