@@ -58,14 +58,14 @@ def command(argv: list[str], folder: Path, limits: Limits, hide: bool = True) ->
         box += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_CHOWN"]
     else:
         box += ["--unshare-user", "--uid", str(nobody), "--gid", str(nobody)]
+    box += ["--proc", "/proc", "--dev", "/dev"]
+    for path in ("/dev/shm", "/tmp"):  # before the others: one of them may lie in /tmp
+        box += ["--perms", "1777", "--size", str(_SMALL), "--tmpfs", path]
     for path in dict.fromkeys([*_SYSTEM, *_INTERPRETER, limited[2]]):
         if os.path.islink(path):
             box += ["--symlink", os.readlink(path), path]
         elif os.path.exists(path):
             box += [*_parents(path), "--ro-bind", path, path]
-    box += ["--proc", "/proc", "--dev", "/dev"]
-    for path in ("/dev/shm", "/tmp"):
-        box += ["--perms", "1777", "--size", str(_SMALL), "--tmpfs", path]
     box += [*_parents(folder), "--bind", str(folder), str(folder), "--chdir", str(folder)]
     box += ["--remount-ro", "/dev", "--remount-ro", "/"]
     for name, value in environment(folder).items():
