@@ -113,4 +113,4 @@ address: .venv/ready  ## brings README, citation and set-up cells in step with t
 	$(PY) -m tools.address
 
 clean:  ## what the targets above made, the environment included
-	rm -rf .venv .venvs _build
+	rm -rf .venv .venvs _build assignments/build

@@ -97,12 +97,10 @@ HOSTILE = {
 }
 # these change what the student's kernel does, so the answers of later tasks may be lost with it
 OWN_LOSS = {
-    "allocates without end": 12,  # what they hold is missing later
-    "prints without end": 12,
-    "changes numpy": 0,
-    "changes assert": 0,
-    "changes what carries its answers": 34,
-    "answers with nonsense": 34,
+    "allocates without end": 16,  # what they hold is missing later
+    "prints without end": 16,
+    "changes what carries its answers": 16,
+    "answers with nonsense": 16,
 }
 SNOOP = r"""
 import os
@@ -170,7 +168,7 @@ def test_a_hostile_submission_costs_its_own_points(graded, name):
     got = points(target, student)
     assert got["bracelets"] == 0
     assert sum(got.values()) >= ALL - 5 - OWN_LOSS.get(name, 0)
-    assert sum(got[task] for task in TASKS[:3]) == (0 if OWN_LOSS.get(name) == 34 else 13) or name in OWN_LOSS
+    assert sum(got[task] for task in TASKS[:3]) == 13  # what came before is kept
     if HOSTILE[name][1]:
         assert HOSTILE[name][1] in log(target, student)
 

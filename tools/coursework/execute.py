@@ -198,7 +198,8 @@ class Kernel:
         if self._client.left < 0:
             text = f"(this cell's output beyond {self._limits.output >> 20} MiB was left out)\n"
             outputs.append(nbformat.v4.new_output("stream", name="stdout", text=text))
-        self._ran.append(code)
+        if not any(output.output_type == "error" for output in outputs):
+            self._ran.append(code)  # one that failed may have filled the memory, and would do it again
         return outputs
 
     def call(self, function, args: tuple, kwargs: dict):

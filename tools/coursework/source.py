@@ -24,7 +24,7 @@ from tools import notebooks, setup_cell
 
 FOLDER = setup_cell.ROOT / "assignments"
 KEY = "coursework"  # of the notebook's metadata: which problem set, variant and release it is
-_SHARED = {"instructions.md", "README.md"}
+_SHARED = "instructions.md"  # stands in all of them
 
 
 class SourceError(Exception):
@@ -33,7 +33,7 @@ class SourceError(Exception):
 
 def names() -> list[str]:
     """The problem sets and the project, in the order in which they are set."""
-    return sorted(path.stem for path in FOLDER.glob("*.md") if path.name not in _SHARED)
+    return sorted(path.stem for path in FOLDER.glob("*.md") if path.name != _SHARED)
 
 
 def read(name: str, variant: int | None = None) -> nbformat.NotebookNode:
@@ -61,7 +61,7 @@ def read(name: str, variant: int | None = None) -> nbformat.NotebookNode:
 
     body = re.sub(r"<<(\w+)>>", value, text.split("---", 2)[2])
     notebook = jupytext.reads(f"---\n{yaml.safe_dump(header)}---{body}", fmt="md:myst")
-    instructions = (FOLDER / "instructions.md").read_text().replace("<<name>>", name).strip()
+    instructions = (FOLDER / _SHARED).read_text().replace("<<name>>", name).strip()
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(instructions))
     setup_cell.insert(notebook)
     first = next(i for i, c in enumerate(notebook.cells) if setup_cell.TAG in c.metadata.get("tags", []))
