@@ -33,10 +33,10 @@ def network(channels):
 def experiment(options, folder):
     """All groups, with networks of the same initial parameters."""
     keys = jax.random.split(jax.random.key(options.seed), 2)
-    x, y, x_test, y_test = fashion_mnist(options.train, options.test)
     numerals, _ = digits()
     if options.test > len(numerals):
         raise ValueError(f"--test must be at most {len(numerals)}, the number of digits, got {options.test}")
+    x, y, x_test, y_test = fashion_mnist(options.train, options.test)
     tests = {
         "test images": x_test,
         "digits": numerals[: options.test],
