@@ -1,6 +1,9 @@
 """What a reader's Colab runs first, and that every place names the same repository and site."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -12,14 +15,29 @@ from tools import address, setup_cell
 def test_the_cell_asks_for_the_served_wheel_and_for_nothing_that_colab_has():
     text = setup_cell.text()
     assert f"{setup_cell.site()}{setup_cell.wheel()}" in text and "neural-tangents==" in text
-    asked = text.split("%pip install")[2]
+    asked = text.split("%pip install")[2].splitlines()[0]
     assert '"optax' in asked and "frozendict" in asked
     assert not any(name in asked for name in (*setup_cell.ON_COLAB, "tensorflow"))
 
 
-def test_the_cell_does_nothing_where_the_library_is():
+def test_the_cell_installs_nothing_where_the_library_is():
     source = setup_cell.text().replace("    %pip", "    raise AssertionError #")
     exec(compile(source, "cell", "exec"), {})
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "tpu"])
+def test_the_cell_chooses_the_processor_beside_a_gpu_or_tpu(accelerator):
+    """There is none here: JAX, told to use one as on such a runtime of Colab, fails when it looks for it."""
+    ask = "import jax, nteq.kernels, nteq.ensembles\nprint(jax.numpy.ones(2).devices())"
+    environment = {**os.environ, "JAX_PLATFORMS": accelerator}
+
+    def run(code):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert run(ask).returncode != 0
+    cell = setup_cell.text().replace("    %pip", "    raise AssertionError #")
+    assert run(f"{cell}\n{ask}").stdout.strip() == "{CpuDevice(id=0)}"
 
 
 def test_the_cell_comes_once_and_before_the_other_code():

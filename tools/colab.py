@@ -2,8 +2,8 @@
 
 For each of Python 3.12 and 3.13 and for each notebook: a fresh environment that holds what Colab has of our
 dependencies, in its current versions; an empty folder without the repository; the notebook as it is
-published, except that the address of the site is that of a local server. `python -m tools.colab 08 ps1` runs
-two.
+published, except that the address of the site is that of a local server. JAX is told to use a GPU, as on such
+a runtime, and there is none: a notebook that asked for it would end. `python -m tools.colab 08 ps1` runs two.
 """
 
 from __future__ import annotations
@@ -120,7 +120,12 @@ def run(name: str, environment: Path, address: str, scratch: Path) -> tuple[floa
     )
     # Colab's kernels write their pictures into the notebook, as ours do
     client.execute(
-        env={**kept, "HOME": str(scratch), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+        env={
+            **kept,
+            "HOME": str(scratch),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "JAX_PLATFORMS": "cuda",
+        }
     )
     after = versions(environment)
     changed = sorted(n for n in before if before[n] != after.get(n))
