@@ -29,6 +29,7 @@ def test_the_map_links_every_chapter_and_draws_every_arrow():
     drawn = chapters.drawing(found, lambda name: f"{name}.html")
     assert all(f'href="{name}.html"' in drawn for name in found)
     assert drawn.count("<path d=") - 1 == len(chapters.edges(found))  # one is the arrow's head
+    assert max(text.count("<tspan") for text in drawn.split("</text>")) == 2  # a box is two lines high
 
 
 def test_a_chapter_that_does_not_say_what_it_needs_is_named(tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def edges(chapters: dict[str, Chapter]) -> list[tuple[str, str]]:
 
 def drawing(chapters: dict[str, Chapter], address) -> str:
     """The map as an SVG; address(name) is where a chapter's box leads."""
-    depth, width, high, gap = levels(chapters), 230, 46, 40
+    depth, width, high, gap = levels(chapters), 250, 46, 40
     rows: dict[int, list[str]] = {}
     for name, level in depth.items():
         rows.setdefault(level, []).append(name)
@@ -83,16 +83,18 @@ def drawing(chapters: dict[str, Chapter], address) -> str:
     for first, last in edges(chapters):
         (x1, y1), (x2, y2) = place[first], place[last]
         y1, y2 = y1 + high / 2, y2 - high / 2
-        middle = (y1 + y2) / 2
+        # an arrow over more than one row turns between the first two, so that it crosses no box
+        next_row = depth[last] == depth[first] + 1
+        c1, c2 = ((y1 + y2) / 2,) * 2 if next_row else (y1 + 0.75 * gap, y1 + 0.25 * gap)
         parts.append(
-            f'<path d="M{x1:.0f} {y1:.0f} C{x1:.0f} {middle:.0f} {x2:.0f} {middle:.0f} {x2:.0f} {y2:.0f}"'
+            f'<path d="M{x1:.0f} {y1:.0f} C{x1:.0f} {c1:.0f} {x2:.0f} {c2:.0f} {x2:.0f} {y2:.0f}"'
             ' fill="none" stroke="currentColor" opacity="0.5" marker-end="url(#arrow)"/>'
         )
     for name, (x, y) in place.items():
         chapter = chapters[name]
         words, lines = chapter.title.split(" "), [f"{chapter.number}"]
-        for word in words:  # two lines of 28 letters hold every title
-            lines[-1:] = [f"{lines[-1]} {word}"] if len(lines[-1]) + len(word) < 28 else [lines[-1], word]
+        for word in words:  # two lines of 29 letters hold every title
+            lines[-1:] = [f"{lines[-1]} {word}"] if len(lines[-1]) + len(word) < 29 else [lines[-1], word]
         top = y + 5 - 9 * (len(lines) - 1)
         text = "".join(
             f'<tspan x="{x:.0f}" y="{top + 18 * i:.0f}">{html.escape(line)}</tspan>'

@@ -33,18 +33,18 @@ def entries() -> list[dict]:
 
 
 class ProblemSets(Directive):
-    """A row for each problem set: title, points, download, Colab."""
+    """A row for each problem set: title, points, graded tasks, links."""
 
     def run(self):
         """The table."""
         rows = "".join(
             f"<tr><td>{html.escape(entry['title'])}</td><td>{entry['points']}</td><td>{entry['tasks']}</td>"
-            f'<td><a href="../assignments/{entry["file"]}" download>{entry["file"]}</a></td>'
             f'<td><a href="{entry["colab"]}">open in Colab<span class="visually-hidden">: '
-            f"{html.escape(entry['title'])}</span></a></td></tr>"
+            f"{html.escape(entry['title'])}</span></a>, "
+            f'<a href="../assignments/{entry["file"]}" download>download {entry["file"]}</a></td></tr>'
             for entry in entries()
         )
-        head = "".join(f"<th>{name}</th>" for name in ("", "points", "graded tasks", "download", "run"))
+        head = "".join(f"<th>{name}</th>" for name in ("problem set", "points", "graded tasks", "notebook"))
         table = f'<table class="table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
         return [nodes.raw("", f'<div class="pst-scrollable-table-container">{table}</div>', format="html")]
 
