@@ -1,6 +1,7 @@
 """Grading is safe and fair: a hostile submission costs its own points, and the others are graded."""
 
 import csv
+import functools
 import signal
 import socket
 import subprocess
@@ -264,7 +265,11 @@ def test_an_interrupted_run_goes_on(tmp_path, solved):
         p: p.stat().st_mtime_ns
         for p in (tmp_path / "submissions-graded" / "nbgrader" / "submitted").rglob("key.txt")
     }
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # where the tests themselves were started in the background they, and all they start, ignore SIGINT
+    listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=listens
+    )
     for _ in range(600):
         time.sleep(0.1)
         if len(keys()) >= 2:
