@@ -26,7 +26,7 @@ def test_the_cell_installs_nothing_where_the_library_is():
 
 
 @pytest.mark.parametrize("accelerator", ["cuda", "tpu"])
-def test_the_cell_chooses_the_processor_beside_a_gpu_or_tpu(accelerator):
+def test_the_cell_chooses_the_cpu_beside_a_gpu_or_tpu(accelerator):
     """There is none here: JAX, told to use one as on such a runtime of Colab, fails when it looks for it."""
     ask = "import jax, nteq.kernels, nteq.ensembles\nprint(jax.numpy.ones(2).devices())"
     environment = {**os.environ, "JAX_PLATFORMS": accelerator}

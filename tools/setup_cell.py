@@ -1,4 +1,4 @@
-"""The first code cell of every chapter, which sets up Colab and chooses the processor. It stands once, here.
+"""The first code cell of every chapter, which sets up Colab and chooses the CPU. It stands once, here.
 
 `make execute` puts it into the notebooks that it stores, ahead of the code in their .md sources, with the
 address of the published book from _config.yml and the dependencies from pyproject.toml.
@@ -53,7 +53,7 @@ def text() -> str:
             "    %pip install --quiet frozendict " + " ".join(f'"{line}"' for line in others),
             "import jax",
             "",
-            "# the processor, even beside a GPU or TPU: few of those are made for the book's float64",
+            "# the CPU, even beside a GPU or TPU: few of those are made for the book's float64",
             'jax.config.update("jax_platforms", "cpu")',
         ]
     )
