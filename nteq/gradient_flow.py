@@ -20,9 +20,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from nteq.actions import Action, matrices_of
+from nteq.averages import require_invariance
 from nteq.fourier import Irrep, irreps
 from nteq.groups import cyclic
-from nteq.kernels import Kernels, check_invariance
+from nteq.kernels import Kernels
 
 __all__ = ["GradientFlow"]
 
@@ -152,7 +153,7 @@ class GradientFlow:
         flow._action, flow._label_matrices = action, None
         x, y = jnp.asarray(x), jnp.asarray(y)
         if check:
-            check_invariance("GradientFlow.augmented", kernel, action, x)
+            require_invariance("GradientFlow.augmented", kernel, action, x)
         if label_action is not None:
             if label_action.group is not action.group:
                 if (label_action.group.table.shape != action.group.table.shape) or (

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-__all__ = ["Kernels", "check_invariance", "empirical_ntk", "from_stax", "mlp_kernel", "orbit_average"]
+__all__ = ["Kernels", "empirical_ntk", "from_stax", "mlp_kernel"]
 
 _ENTRIES = 2**17  # of a kernel that are computed in one go
 
@@ -199,112 +199,6 @@ def empirical_ntk(apply: Callable, params, x1: ArrayLike, x2: ArrayLike, max_byt
         for a in _blocks(x1, block)
     ]
     return jnp.concatenate(rows)
-
-
-def check_invariance(caller: str, kernel: Callable, action, x: ArrayLike) -> float:
-    r"""Tests $k(\rho(g)x, \rho(g)x') = k(x, x')$ for NNGP and NTK on at most four inputs and eight elements.
-
-    Args:
-        caller: who asks, for the error message.
-        kernel: k(x1, x2) -> Kernels.
-        action: an `nteq.actions.Action` on the inputs.
-        x: inputs, shape (n, *features), of which the first four are used.
-
-    Returns:
-        The largest defect that was found, relative to the largest kernel value.
-
-    Raises:
-        ValueError: the defect is above 10 √ε, where an arccos may leave √ε.
-
-    >>> from nteq.actions import on_sets
-    >>> from nteq.groups import symmetric
-    >>> x = jnp.array([[1.0, 2.0, 4.0], [0.5, -1.0, 0.0]])
-    >>> check_invariance("example", mlp_kernel(depth=1), on_sets(symmetric(3)), x) < 1e-6
-    True
-    """
-    x = jnp.asarray(x)[:4]
-    still = kernel(x, x)
-    elements = np.random.default_rng(0).permutation(action.group.order)[:8]
-    worst = 0.0
-    for g in elements:
-        images = action(g, x)
-        for before, after in zip(still, kernel(images, images), strict=True):
-            worst = max(worst, float(jnp.abs(after - before).max() / jnp.abs(before).max()))
-    if not worst <= 10 * float(jnp.finfo(still.ntk.dtype).eps) ** 0.5:
-        raise ValueError(
-            f"{caller}: the kernel is not invariant under {action.name}, k(ρ(g)x, ρ(g)x′) differs from "
-            f"k(x, x′) by {worst:.1e} of its largest value. Use an architecture and an initialisation with "
-            "the symmetry, or write the images out; check=False goes on regardless."
-        )
-    return worst
-
-
-def orbit_average(
-    kernel: Callable[[ArrayLike, ArrayLike], Kernels],
-    action,
-    label_matrices: ArrayLike | None = None,
-    check: bool = True,
-) -> Callable:
-    r"""The kernel averaged over a group: training with it on n points is training on all |G| n images.
-
-    $$\bar\Theta(x, x') = \frac{1}{|G|}\sum_{g\in G}\Theta(x, \rho(g)x'), \qquad
-    \bar\Theta_{ab}(x, x') = \frac{1}{|G|}\sum_{g\in G}\Theta(x, \rho(g)x')\,\rho_Y(g)_{ab}$$
-
-    and the same for K; the second form is for labels that move, $y \to \rho_Y(g)y$. If Θ is invariant,
-    Θ(ρ(g)x, ρ(g)x') = Θ(x, x'), then Θ̄ is symmetric and invariant in each argument alone, and the mean of
-    the infinite ensemble on the augmented data is that of Θ̄ on the plain data, at the same t. (For its
-    covariance K̄ alone is not enough: that needs K(x, x') itself, see `GradientFlow.augmented`.)
-    Also the kernel of a group convolutional network (Misof et al. 2025).
-
-    Args:
-        kernel: k(x1, x2) -> Kernels, invariant under the action.
-        action: an `nteq.actions.Action` on the inputs.
-        label_matrices: $\rho_Y$, shape (|G|, outputs, outputs), as `nteq.actions.matrices_of` gives it.
-        check: whether to test the kernel's invariance on a sample of the inputs.
-
-    Returns:
-        A function of x1 and x2 to `Kernels`, of shape (n1, n2), or (n1, n2, outputs, outputs) with
-        label_matrices.
-
-    Raises:
-        ValueError: kernel or action is not callable, label_matrices has another shape; when called: the
-            kernel is not invariant under the action.
-
-    >>> from nteq.actions import on_lattices
-    >>> from nteq.groups import cyclic
-    >>> average = orbit_average(mlp_kernel(depth=1), on_lattices(cyclic(4)))
-    >>> x = jnp.array([[[1.0, 2.0], [3.0, 4.0]]])
-    >>> bool(jnp.allclose(average(x, x).ntk, average(x, jnp.rot90(x, axes=(1, 2))).ntk))
-    True
-    """
-    if not callable(kernel):
-        raise ValueError(f"orbit_average: kernel must be callable, got {kernel!r}.")
-    if not callable(action) or not hasattr(action, "group"):
-        raise ValueError(
-            f"orbit_average: action must be an nteq.actions.Action, got {action!r}. "
-            "Give on_lattices(cyclic(4)), not the group alone."
-        )
-    order = action.group.order
-    if label_matrices is None:
-        weights = np.ones(order)
-    else:
-        weights = np.asarray(label_matrices, dtype=float)
-        if weights.ndim != 3 or len(weights) != order or weights.shape[1] != weights.shape[2]:
-            raise ValueError(
-                f"orbit_average: label_matrices must have shape ({order}, outputs, outputs), "
-                f"got {weights.shape}."
-            )
-
-    def average(x1, x2):
-        if check and not isinstance(x2, jax.core.Tracer):
-            check_invariance("orbit_average", kernel, action, x2)
-        totals = [0.0, 0.0]
-        for g in range(order):
-            for i, k in enumerate(kernel(x1, action(g, x2))):
-                totals[i] = totals[i] + jnp.multiply.outer(k, jnp.asarray(weights[g], k.dtype))
-        return Kernels(*(total / order for total in totals))
-
-    return average
 
 
 def _batches(caller: str, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:

@@ -23,9 +23,10 @@ import numpy as np
 from jax import Array
 
 from nteq.actions import on_images
+from nteq.averages import orbit_average
 from nteq.compat import stax
 from nteq.groups import cyclic
-from nteq.kernels import Kernels, from_stax, mlp_kernel, orbit_average
+from nteq.kernels import Kernels, from_stax, mlp_kernel
 
 __all__ = ["Network", "cnn", "gcnn", "mlp"]
 

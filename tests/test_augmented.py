@@ -18,10 +18,11 @@ from nteq.actions import (
     on_vectors,
     orbit,
 )
+from nteq.averages import orbit_average
 from nteq.compat import stax
 from nteq.gradient_flow import GradientFlow
 from nteq.groups import FiniteGroup, cyclic, dihedral, octahedral, symmetric
-from nteq.kernels import Kernels, from_stax, mlp_kernel, orbit_average
+from nteq.kernels import Kernels, from_stax, mlp_kernel
 
 TIMES = np.array([0, 1e-3, 1, 1e3, np.inf])
 relu, erf = mlp_kernel(2, "relu", 1.5, 0.2), mlp_kernel(1, "erf", 1.5, 0.2)

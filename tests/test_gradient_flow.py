@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from nteq.actions import on_lattices, orbit
+from nteq.averages import orbit_average
 from nteq.compat import neural_tangents as nt
 from nteq.gradient_flow import GradientFlow
 from nteq.groups import cyclic
 from nteq.ising import energy
-from nteq.kernels import Kernels, mlp_kernel, orbit_average
+from nteq.kernels import Kernels, mlp_kernel
 
 TIMES = np.array([0, 1e-3, 1, 1e3, np.inf])
 kernel = mlp_kernel(2, "relu", 1.5, 0.1)

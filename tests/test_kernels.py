@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nteq.actions import on_images, on_lattices, orbit
+from nteq.averages import orbit_average
 from nteq.compat import stax
 from nteq.groups import cyclic
-from nteq.kernels import Kernels, empirical_ntk, from_stax, mlp_kernel, orbit_average
+from nteq.kernels import Kernels, empirical_ntk, from_stax, mlp_kernel
 
 rng = np.random.default_rng(0)
 
