@@ -5,10 +5,10 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SPHINX_OPTIONS := -W -n --keep-going --all
 UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header --quiet
-UV_LOCK = $(UV) --group book --group test --no-emit-package tensorflow --no-emit-package tf2jax
+UV_LOCK = $(UV) --extra book --extra stax --group build --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-matrix execute sync lint figures slides pdf subset bench bench-large lock vendor address clean
+.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-matrix test-install execute sync lint figures slides pdf subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -75,12 +75,16 @@ test-assignments: .venv/ready .venvs/nbgrader/ready  ## every task against right
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh
 
+test-install:  ## the library alone in a fresh environment, on every supported Python found here
+	@sh tools/test_install.sh
+
 sync: .venv/ready  ## stores changes in the prose of chapters alone, without running them
 	$(PY) -m tools.notebooks sync $(NOTEBOOK)
 
-lint: .venv/ready  ## style, format (ruff) and spelling (codespell)
+lint: .venv/ready  ## style, format (ruff), types of nteq (mypy) and spelling (codespell)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	$(PY) -m codespell_lib
 
 execute: .venv/ready  ## syncs, runs and stores every notebook (or make execute NOTEBOOK=08)

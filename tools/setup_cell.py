@@ -40,8 +40,9 @@ def wheel() -> str:
 
 def text() -> str:
     """The cell's source."""
-    wanted = {re.match(r"[\w-]+", line)[0]: line for line in project()["dependencies"]}
-    others = [line for name, line in wanted.items() if name not in {*ON_COLAB, "neural-tangents"}]
+    extras = project()["optional-dependencies"]
+    lines = [*project()["dependencies"], *extras["book"]]
+    others = [line for line in lines if re.match(r"[\w-]+", line)[0] not in ON_COLAB]
     # neural-tangents is installed without what it asks for, which includes TensorFlow
     return "\n".join(
         [
@@ -49,7 +50,7 @@ def text() -> str:
             "try:",
             "    import nteq",
             "except ModuleNotFoundError:",
-            f"    %pip install --quiet --no-deps {site()}{wheel()} {wanted['neural-tangents']}",
+            f"    %pip install --quiet --no-deps {site()}{wheel()} {extras['stax'][0]}",
             "    %pip install --quiet frozendict " + " ".join(f'"{line}"' for line in others),
             "import jax",
             "",
