@@ -45,7 +45,7 @@ test-faults: .venv/ready  ## long runs killed at random moments, on a full disk,
 
 test-browser: .venvs/browser/ready  ## the built book in Chromium: offline, formulas, sliders, phone, accessibility
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
-	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= browser_tests
+	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= tests/browser
 
 test-colab: .venv/ready  ## every chapter in an environment like Colab's, Python 3.12 and 3.13, half an hour
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
@@ -67,7 +67,7 @@ grade: .venv/ready .venvs/nbgrader/ready  ## grades a folder of submissions: mak
 	$(PY) -m tools.coursework.grade $(if $(DIR),"$(DIR)") $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSAFE),--unsafe)
 
 test-assignments: .venv/ready .venvs/nbgrader/ready  ## every task against right and wrong answers, the grading against hostile ones
-	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup coursework_tests
+	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup coursework/tests
 
 .venvs/nbgrader/ready: requirements-nbgrader.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/nbgrader requirements-nbgrader.txt

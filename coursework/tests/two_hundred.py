@@ -1,4 +1,4 @@
-"""Times the grading of 200 submissions of a problem set: `python -m coursework_tests.two_hundred ps2`.
+"""Times the grading of 200 submissions of a problem set: `python -m coursework.tests.two_hundred ps2`.
 
 Half of the students have solved everything; the others have, task by task, the solution, another right
 answer, a wrong one, or nothing. Every fiftieth hands in a cell that loops for ever, and as many one that

@@ -8,7 +8,7 @@ from playwright.sync_api import sync_playwright
 
 from tools.site import serve
 
-BOOK = Path(__file__).resolve().parent.parent / "_build" / "html"
+BOOK = Path(__file__).resolve().parents[2] / "_build" / "html"
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 

@@ -551,7 +551,7 @@ def test_single_precision_inputs_give_the_kernel_to_single_precision():
     assert_allclose(off, deep_kernel()(x[:1].astype(float), x[1:].astype(float), "ntk"), rtol=1e-5, atol=1e-6)
 
 
-# Values of unmodified neural-tangents (tests/data/README.md)
+# Values of unmodified neural-tangents (tests/library/data/README.md)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from nteq.datasets import experiment
 from nteq.groups import cyclic
 from nteq.networks import cnn
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def command(name, *arguments):
