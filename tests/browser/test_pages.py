@@ -220,7 +220,7 @@ def visit_fresh(browser, site):
         ("Θ", "glossary"),
         ("orbit", "glossary"),
         ("mlp_kernel", "api"),
-        ("Burnside", "02_groups"),
+        ("Burnside", "groups"),
     ],
 )
 def test_search_finds_symbols_by_name(visit_fresh, site, asked, expected):

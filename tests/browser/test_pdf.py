@@ -9,13 +9,13 @@ from tools import pdf
 
 def test_every_page_of_the_table_of_contents_is_printed():
     names = [name for _, name in pdf.contents()]
-    assert names[0] == "book/intro" and "notebooks/08_augmentation_at_infinite_width" in names
+    assert names[0] == "book/intro" and "notebooks/augmentation_at_infinite_width" in names
     assert all((pdf.BUILT / f"{name}.html").exists() for name in names)
 
 
 def test_a_printed_chapter_goes_on_with_the_numbers_and_has_figures_proofs_and_solutions(browser, site):
     page = browser.new_page()
-    page.goto(f"{site}notebooks/05_empirical_ntk.html", wait_until="networkidle")
+    page.goto(f"{site}notebooks/empirical_ntk.html", wait_until="networkidle")
     page.evaluate("() => MathJax.startup.promise.then(() => true)")
     sheets = PdfReader(io.BytesIO(pdf.printed(page, 46))).pages
     page.close()
