@@ -1,4 +1,4 @@
-"""Measures the symmetry engine against the augmented data written out: `python -m tools.bench [large]`.
+"""Measures the symmetry engine against the augmented data written out: `python -m benchmarks.bench [large]`.
 
 Prints a table and stores it with a figure as the book's page on performance. Every line compares two ways to
 the same numbers, run in turn in one process, by the median of three runs; the numbers are compared, too.
@@ -30,8 +30,9 @@ from nteq.gradient_flow import GradientFlow
 from nteq.groups import cyclic, dihedral
 from nteq.kernels import mlp_kernel
 from nteq.plotting import COLOURS, use_style
+from tools import places
 
-BOOK = Path(__file__).resolve().parent.parent / "book"
+BOOK = places.ROOT / "book"
 RESULTS = BOOK / "_assets" / "performance.json"
 RUNS, TIME, W_STD, B_STD = 3, 50.0, 1.5, 0.1
 SIZES = [2, 4, 8, 16, 32, 64]
@@ -130,7 +131,7 @@ def exponent(rows, which):
 
 def peak_memory(side):
     """Bytes that the mean for C4 with n = 1000 takes at its peak, in a process of its own."""
-    command = [sys.executable, "-m", "tools.bench", "peak", side]
+    command = [sys.executable, "-m", "benchmarks.bench", "peak", side]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=BOOK.parent)
     return int(run.stdout.split()[-1])
 
@@ -185,7 +186,7 @@ def kernel_speed():
 
 def training():
     """Rates of training ensembles, from a process that has one device for each core."""
-    command = [sys.executable, "-m", "tools.bench_training"]
+    command = [sys.executable, "-m", "benchmarks.training"]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=BOOK.parent)
     return json.loads(run.stdout.splitlines()[-1])
 

@@ -1,4 +1,4 @@
-"""Measures the training of ensembles: `python -m tools.bench_training` prints its results as JSON.
+"""Measures the training of ensembles: `python -m benchmarks.training` prints its results as JSON.
 
 A process of its own, since it splits the processor into one device for each core. 256 Ising lattices, full
 batch, two hidden layers. Beside nteq.ensembles stand the bare matrix products of the same shapes, which no
@@ -22,10 +22,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
+from benchmarks.bench import _resident
 from nteq import ensembles
 from nteq.ising import energy, metropolis
 from nteq.networks import mlp
-from tools.bench import _resident
 
 CORES = len(os.sched_getaffinity(0))
 LATTICES, SIZE, DEPTH, RATE, RUNS = 256, 6, 2, 0.05, 5

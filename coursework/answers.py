@@ -1,6 +1,6 @@
-"""Tries the tests on answers whose worth is known: `python -m tools.coursework.answers [ps1 ...]`.
+"""Tries the tests on answers whose worth is known: `python -m coursework.answers [ps1 ...]`.
 
-For each task: the solution, the untouched stub, and what assignments/NAME_answers.py holds, wrong answers and
+For each task: the solution, the untouched stub, and what problems/NAME_answers.py holds, wrong answers and
 other right ones. A wrong answer names the words that the failing test has to say to the student.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import nbformat
 
-from tools.coursework import execute, sandbox, source
+from coursework import execute, sandbox, source, student
 
 _HEADING = re.compile(r"^# %% (\w+): (wrong|right), (.+)$", re.MULTILINE)
 
@@ -83,18 +83,12 @@ def verdicts(name: str, variant: int | None = None, limits: sandbox.Limits | Non
                     kernel.run(cell.source)
                     continue
                 task = cell.metadata.nbgrader.grade_id
-                tried = [Answer(task, "stub", "", stub(cell.source))]
+                tried = [Answer(task, "stub", "", student.stub(cell.source))]
                 tried += [answer for answer in answers if answer.task == task]
                 tried += [Answer(task, "solution", "", cell.source)]  # the last, so that it stays
                 for answer in tried:
                     found.append(_try(answer, tests[task], given, kernel))
     return found
-
-
-def stub(code: str) -> str:
-    """A solution cell as the student gets it."""
-    region = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION$", re.MULTILINE | re.DOTALL)
-    return region.sub(r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", code)
 
 
 def _try(answer: Answer, test: nbformat.NotebookNode, given: dict, kernel: execute.Kernel) -> Verdict:

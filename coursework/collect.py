@@ -16,7 +16,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools.coursework import source
+from coursework import source
 
 LARGEST = 512 * 2**20  # bytes of a file that is read
 _PICTURES = 5 * 2**20  # bytes of pictures pasted into an answer

@@ -32,7 +32,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from tools.coursework import inside, sandbox, source
+from coursework import inside, sandbox, source
 
 _ANSWER = "application/x-nteq-answer"
 _INSIDE = Path(__file__).with_name("inside.py")

@@ -29,8 +29,8 @@ import nbformat
 import numpy as np
 from tqdm import tqdm
 
-from tools import setup_cell
-from tools.coursework import collect, release, sandbox, source
+from coursework import collect, release, sandbox, source
+from tools import places
 
 AT_ONCE = 2
 _SLACK = 120  # seconds that the tests themselves may take on top of the student's code
@@ -158,7 +158,7 @@ def _one(submission, tests, complete, target: Path, limits: sandbox.Limits, unsa
         sys.executable,
         "-m",
     ]
-    command += ["tools.coursework.execute", path, place / "executed.ipynb", json.dumps(asdict(limits))]
+    command += ["coursework.execute", path, place / "executed.ipynb", json.dumps(asdict(limits))]
     broken = False
     try:
         done = subprocess.run(
@@ -166,7 +166,7 @@ def _one(submission, tests, complete, target: Path, limits: sandbox.Limits, unsa
             capture_output=True,
             text=True,
             timeout=limits.seconds + _SLACK,
-            cwd=setup_cell.ROOT,
+            cwd=places.ROOT,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             start_new_session=True,  # Ctrl-C is for the command, not for what it is just grading
         )

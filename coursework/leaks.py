@@ -7,7 +7,7 @@ import html
 import re
 from pathlib import Path
 
-from tools.coursework import source
+from coursework import source
 
 _LEAST = 25  # letters: shorter lines occur anywhere
 _READ = {".html", ".js", ".json", ".ipynb", ".md", ".txt", ".py", ".xml", ".csv", ".inv"}

@@ -5,28 +5,27 @@ from __future__ import annotations
 import html
 from urllib.parse import quote
 
-import nbformat
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from tools import setup_cell
-from tools.coursework import source
+from coursework import source
+from tools import places
 
 
 def entries() -> list[dict]:
-    """Name, title, points, tasks and addresses of each problem set, from what students get."""
+    """Name, title, points, tasks and addresses of each problem set."""
     found = []
-    for path in sorted((source.FOLDER / "student").glob("*.ipynb"), key=lambda p: p.stem):
-        notebook = nbformat.read(path, as_version=4)
-        repository = setup_cell.repository().removeprefix("https://github.com/")
+    repository = places.repository().removeprefix("https://github.com/")
+    for name in source.names():
+        notebook = source.read(name)
         found.append(
             {
-                "file": path.name,
+                "file": f"{name}.ipynb",
                 "title": notebook.cells[0].source.splitlines()[0].removeprefix("# "),
                 "points": sum(cell.metadata.nbgrader.get("points", 0) for cell in notebook.cells),
                 "tasks": sum(source.is_test(cell) for cell in notebook.cells),
                 "colab": "https://colab.research.google.com/github/"
-                f"{quote(repository)}/blob/main/assignments/student/{path.name}",
+                f"{quote(repository)}/blob/{places.branch()}/coursework/{name}.ipynb",
             }
         )
     return sorted(found, key=lambda entry: not entry["file"].startswith("ps"))
@@ -41,7 +40,7 @@ class ProblemSets(Directive):
             f"<tr><td>{html.escape(entry['title'])}</td><td>{entry['points']}</td><td>{entry['tasks']}</td>"
             f'<td><a href="{entry["colab"]}">open in Colab<span class="visually-hidden">: '
             f"{html.escape(entry['title'])}</span></a>, "
-            f'<a href="../assignments/{entry["file"]}" download>download {entry["file"]}</a></td></tr>'
+            f'<a href="../coursework/{entry["file"]}" download>download {entry["file"]}</a></td></tr>'
             for entry in entries()
         )
         head = "".join(f"<th>{name}</th>" for name in ("problem set", "points", "graded tasks", "notebook"))

@@ -1,8 +1,7 @@
-"""Makes the problem sets: `python -m tools.coursework.release [--variant 2027] [--solutions]`.
+"""Makes the problem sets: `python -m coursework.release [--variant 2027] [--solutions]`.
 
-In assignments/build/VARIANT/ come student/ (what to hand out), tests/ (the same with the hidden tests, which
-the grading uses) and solutions/ (complete and executed, for the instructor). Without a variant, what students
-get is also put into assignments/student/, from where Colab opens it.
+In coursework/build/VARIANT/ come student/ (what to hand out), tests/ (the same with the hidden tests, which
+the grading uses) and solutions/ (complete and executed, for the instructor).
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from pathlib import Path
 
 import nbformat
 
-from tools import notebooks, setup_cell
-from tools.coursework import source
+from coursework import source
+from tools import places
+from tools.book import notebooks
 
-NBGRADER = setup_cell.ROOT / ".venvs" / "nbgrader" / "bin" / "python"
+NBGRADER = places.ROOT / ".venvs" / "nbgrader" / "bin" / "python"
 BUDGET = 60  # seconds that a solved problem set may take
 
 
@@ -102,13 +102,6 @@ def solve(name: str, variant: int | None) -> float:
     return seconds
 
 
-def publish(target: Path) -> None:
-    """Brings assignments/student/ in step with what was made without a variant."""
-    shown = source.FOLDER / "student"
-    shutil.rmtree(shown, ignore_errors=True)
-    shutil.copytree(target / "student", shown)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make assignments", description=__doc__)
@@ -121,9 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     except source.SourceError as error:
         print(error, file=sys.stderr)
         return 1
-    if variant is None:
-        publish(target)
-    where = target.relative_to(setup_cell.ROOT)
+    where = target.relative_to(places.ROOT)
     for name in source.names():
         points = sum(c.metadata.nbgrader.get("points", 0) for c in source.read(name, variant).cells)
         seconds = solve(name, variant)

@@ -20,9 +20,10 @@ import nbformat
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 
-from tools import notebooks, setup_cell
+from tools import places
+from tools.book import notebooks, setup_cell
 
-FOLDER = setup_cell.ROOT / "assignments"
+FOLDER = places.ROOT / "coursework" / "problems"
 KEY = "coursework"  # of the notebook's metadata: which problem set, variant and release it is
 _SHARED = "instructions.md"  # stands in all of them
 
@@ -40,7 +41,7 @@ def read(name: str, variant: int | None = None) -> nbformat.NotebookNode:
     """The complete problem set, solutions and hidden tests included, with nbgrader's metadata.
 
     Args:
-        name: of a file assignments/NAME.md.
+        name: of a file problems/NAME.md.
         variant: draws the numbers; None takes the first of each list.
 
     Raises:
@@ -151,4 +152,4 @@ def defines(code: str) -> set[str]:
 
 def release_folder(variant: int | None) -> Path:
     """Where `make assignments` puts what it makes."""
-    return FOLDER / "build" / str(variant or 0)
+    return places.ROOT / "coursework" / "build" / str(variant or 0)

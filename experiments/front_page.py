@@ -5,8 +5,6 @@ shows how unlike their answers on the four rotations of a lattice are, against t
 are averaged. The line is the closed form at infinite width; nothing is fitted.
 """
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -18,6 +16,7 @@ from nteq.groups import cyclic
 from nteq.ising import energy, gaussian_lattices, metropolis
 from nteq.kernels import mlp_kernel
 from nteq.plotting import COLOURS, use_style
+from tools import places
 
 SIZE, WIDTH, MEMBERS, STEPS, RATE = 4, 256, 1024, 400, 1.0
 W_STD, B_STD = 2**0.5, 0.3
@@ -97,9 +96,7 @@ def main():
         xscale="log", yscale="log", xlim=(0.8, 6000), xlabel="networks in the ensemble",
         ylabel="std over the four rotations\n(in standard deviations of the energy)",
     )  # fmt: skip
-    plt.savefig(
-        Path(__file__).parent.parent / "book" / "_assets" / "claim.png", dpi=150, metadata={"Software": None}
-    )
+    plt.savefig(places.ROOT / "book" / "_assets" / "claim.png", dpi=150, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 import nbformat
 import pytest
 
-from tools.coursework import source
+from coursework import source
 
 
 @pytest.fixture

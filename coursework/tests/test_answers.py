@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from tools.coursework import answers, source
+from coursework import answers, source
 
 VARIANTS = [2027]
 

@@ -6,7 +6,7 @@ import os
 import nbformat
 import pytest
 
-from tools.coursework import collect, source
+from coursework import collect, source
 
 
 @pytest.fixture

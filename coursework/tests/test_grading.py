@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools.coursework import grade, sandbox, source
+from coursework import grade, sandbox, source
 
 pytestmark = pytest.mark.xdist_group("grading")
 LIMITS = sandbox.Limits(cell_seconds=8, seconds=40, memory=3 * 2**29)
@@ -197,7 +197,7 @@ def test_a_student_sees_no_hidden_test_and_no_other_submission(graded):
     (cell,) = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade_id") == "bracelets"]
     text = "".join(output.get("text", "") for output in cell.outputs)
     assert "FOUND []" in text
-    assert "tools.coursework" not in text and "SECRET" not in text
+    assert "coursework.execute" not in text and "SECRET" not in text
     assert text.count("REFUSED") == 5
 
 
@@ -259,7 +259,7 @@ def test_an_interrupted_run_goes_on(tmp_path, solved):
     for i in range(6):
         (tmp_path / "submissions" / f"student{i}").mkdir(parents=True)
         nbformat.write(solved(), tmp_path / "submissions" / f"student{i}" / "ps1.ipynb")
-    command = [sys.executable, "-c", f"from pathlib import Path; from tools.coursework import grade; "
+    command = [sys.executable, "-c", f"from pathlib import Path; from coursework import grade; "
                f"grade.grade(Path({str(tmp_path / 'submissions')!r}), only=['ps1'])"]  # fmt: skip
     keys = lambda: {
         p: p.stat().st_mtime_ns

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tools.coursework import grade, sandbox
+from coursework import grade, sandbox
 
 LIMITS = sandbox.Limits(memory=2**30, files=2**20)
 

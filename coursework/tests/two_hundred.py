@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from tools.coursework import answers, grade, source
+from coursework import answers, grade, source
 
 SEED = 7
 
@@ -27,7 +27,7 @@ def hand_in(folder: Path, name: str, count: int) -> None:
             task = cell.metadata.nbgrader.grade_id
             others = [answer.code for answer in known if answer.task == task]
             if others and student % 2:
-                cell.source = draw.choice([cell.source, answers.stub(cell.source), *others])
+                cell.source = draw.choice([cell.source, student.stub(cell.source), *others])
         tasks = [c for c in notebook.cells if source.is_answer(c) and c.cell_type == "code"]
         if student % 50 == 10:
             draw.choice(tasks).source = "while True: pass"

@@ -1,6 +1,7 @@
 import pytest
 
-from tools.check_build import check_links, main, read_page
+from tools import places
+from tools.site.check import check_launches, check_links, main, read_page
 
 GOOD = """<a href="page.html#s">solution</a><link rel="stylesheet" href="book.css"><a href="https://example.org">read</a>
 <img src="a/curve.png" alt="A falling curve."><script>import("./widget.js")</script>
@@ -49,6 +50,34 @@ def test_links_to_other_hosts_are_listed_once(tmp_path, capsys):
     assert (tmp_path / "external_links.txt").read_text() == "https://example.org/a\n"
 
 
+COLAB = "https://colab.research.google.com/github"
+
+
+@pytest.mark.parametrize(
+    "link, said",
+    [
+        (f"{COLAB}/REPOSITORY/blob/BRANCH/notebooks/one.ipynb", None),
+        ("https://mybinder.org/v2/gh/REPOSITORY/BRANCH?urlpath=lab/tree/notebooks/one.ipynb", None),
+        (f"{COLAB}/REPOSITORY/blob/BRANCH/notebooks/two.ipynb", "not built"),
+        ("https://mybinder.org/v2/gh/REPOSITORY/BRANCH?urlpath=lab/tree/one.ipynb", "not built"),
+        (f"{COLAB}/REPOSITORY/blob/main/notebooks/one.ipynb", "opens nothing"),
+        ("https://mybinder.org/v2/gh/REPOSITORY/main?urlpath=lab/tree/notebooks/one.ipynb", "opens nothing"),
+        ("https://mybinder.org/v2/gh/REPOSITORY/BRANCH?filepath=notebooks/one.ipynb", "opens nothing"),
+        (f"{COLAB}/somebody/else/blob/BRANCH/notebooks/one.ipynb", "opens nothing"),
+    ],
+)
+def test_a_link_to_colab_or_binder_opens_a_notebook_that_is_published(tmp_path, link, said):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "one.ipynb").touch()
+    repository = places.repository().removeprefix("https://github.com/")
+    page = tmp_path / "page.html"
+    link = link.replace("REPOSITORY", repository).replace("BRANCH", places.branch())
+    page.write_text(f'<a href="{link}">open</a>')
+    read = read_page(page)
+    check_launches({page: read}, tmp_path)
+    assert [said in problem for problem in read.problems] == ([True] if said else [])
+
+
 SECRET = """number = {tuple(p): g for g, p in enumerate(np.asarray(permutations).tolist())}
     return np.array([[number[tuple(g[h])] for h in permutations] for g in np.asarray(permutations)])"""
 
@@ -59,11 +88,11 @@ SECRET = """number = {tuple(p): g for g, p in enumerate(np.asarray(permutations)
         ("page.html", SECRET),
         ("page.html", SECRET.replace("number", '<span class="n">number</span>')),
         ("searchindex.js", SECRET),
-        ("assignments/ps1.ipynb", SECRET),
+        ("coursework/ps1.ipynb", SECRET),
     ],
 )
 def test_a_solution_in_the_site_is_found(tmp_path, capsys, name, text):
-    (tmp_path / "assignments").mkdir()
+    (tmp_path / "coursework").mkdir()
     (tmp_path / "page.html").write_text(
         GOOD.replace('href="page.html#s"', 'href="#s"').replace("book.css", "page.html")
     )

@@ -9,12 +9,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools import address, setup_cell
+from tools import places
+from tools.book import setup_cell
+from tools.site import address
 
 
 def test_the_cell_asks_for_the_served_wheel_and_for_nothing_that_colab_has():
     text = setup_cell.text()
-    assert f"{setup_cell.site()}{setup_cell.wheel()}" in text and "neural-tangents==" in text
+    assert f"{places.site()}{setup_cell.wheel()}" in text and "neural-tangents==" in text
     asked = text.split("%pip install")[2].splitlines()[0]
     assert '"optax' in asked and "frozendict" in asked
     assert not any(name in asked for name in (*setup_cell.ON_COLAB, "tensorflow"))
@@ -56,25 +58,25 @@ def fork(tmp_path, monkeypatch):
     """The files that name an address, with another one in _config.yml."""
     for name in ("_config.yml", *address.FILES):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(setup_cell.ROOT / name, tmp_path / name)
+        shutil.copy(places.ROOT / name, tmp_path / name)
     notebook = new_notebook(cells=[new_code_cell("1", metadata={"tags": []})])
     setup_cell.insert(notebook)
     (tmp_path / "notebooks").mkdir()
-    nbformat.write(notebook, tmp_path / "notebooks" / "01_one.ipynb")
+    nbformat.write(notebook, tmp_path / "notebooks" / "one.ipynb")
     configuration = (tmp_path / "_config.yml").read_text()
-    configuration = configuration.replace(setup_cell.repository(), "https://github.com/ada/course")
-    configuration = configuration.replace(setup_cell.site(), "https://ada.example/courses/ntk/")
+    configuration = configuration.replace(places.repository(), "https://github.com/ada/course")
+    configuration = configuration.replace(places.site(), "https://ada.example/courses/ntk/")
     (tmp_path / "_config.yml").write_text(configuration)
-    monkeypatch.setattr(setup_cell, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     return tmp_path
 
 
 def test_a_fork_with_another_address_is_noticed_and_brought_in_step(fork, capsys):
     wrong = {str(path.relative_to(fork)) for path in address.disagreements()}
-    assert wrong == {*address.FILES, "notebooks/01_one.ipynb"}
+    assert wrong == {*address.FILES, "notebooks/one.ipynb"}
     assert address.main() == 0
     assert address.disagreements() == []
-    stored = nbformat.read(fork / "notebooks" / "01_one.ipynb", as_version=4)
+    stored = nbformat.read(fork / "notebooks" / "one.ipynb", as_version=4)
     assert "https://ada.example/courses/ntk/nteq-" in stored.cells[0].source
     assert "https://github.com/ada/course" in (fork / "CITATION.cff").read_text()
     assert address.main() == 0 and "Every file names" in capsys.readouterr().out
@@ -82,8 +84,8 @@ def test_a_fork_with_another_address_is_noticed_and_brought_in_step(fork, capsys
 
 def test_a_notebook_without_the_cell_is_noticed(fork):
     address.main()
-    nbformat.write(new_notebook(cells=[new_code_cell("1")]), fork / "notebooks" / "02_two.ipynb")
-    assert [path.name for path in address.disagreements()] == ["02_two.ipynb"]
+    nbformat.write(new_notebook(cells=[new_code_cell("1")]), fork / "notebooks" / "two.ipynb")
+    assert [path.name for path in address.disagreements()] == ["two.ipynb"]
 
 
 def test_a_site_without_its_slash_is_named(fork):

@@ -1,14 +1,14 @@
 """The built book on a local server, and a browser to read it with: `make test-browser`."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tools.site import serve
+from tools import places
+from tools.site.server import serve
 
-BOOK = Path(__file__).resolve().parents[2] / "_build" / "html"
+BOOK = places.BUILT
 NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 

@@ -9,6 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import BOOK
 
+from tools import places
+
 FILES = sorted(path.relative_to(BOOK) for path in BOOK.rglob("*.html"))
 PAGES = [str(file) for file in FILES if file.parts[0] not in ("_static", "slides")]
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
@@ -241,11 +243,9 @@ def test_solutions_are_printed_unfolded(visit_fresh):
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_opens_in_colab_and_on_binder(visit_fresh, name):
     links = visit_fresh(name).locator("a[href]").evaluate_all("(all) => all.map((a) => a.href)")
-    source = name.replace("notebooks/", "notebooks/plain/").replace(".html", ".ipynb")
+    source = name.replace(".html", ".ipynb")
     repository = next(link for link in links if "github.com" in link and "/issues" not in link)
     owner = "/".join(repository.split("/")[3:5])
-    assert (BOOK.parent.parent / source).exists()
-    assert f"https://colab.research.google.com/github/{owner}/blob/main/{source}" in links
-    assert any(
-        link.startswith(f"https://mybinder.org/v2/gh/{owner}/main?") and source in link for link in links
-    )
+    assert (BOOK / source).exists()
+    assert f"https://colab.research.google.com/github/{owner}/blob/{places.branch()}/{source}" in links
+    assert f"https://mybinder.org/v2/gh/{owner}/{places.branch()}?urlpath=lab/tree/{source}" in links

@@ -4,13 +4,14 @@ import io
 
 from pypdf import PdfReader
 
-from tools import pdf
+from tools import places
+from tools.site import pdf
 
 
 def test_every_page_of_the_table_of_contents_is_printed():
-    names = [name for _, name in pdf.contents()]
+    names = [name for _, name in places.contents()]
     assert names[0] == "book/intro" and "notebooks/augmentation_at_infinite_width" in names
-    assert all((pdf.BUILT / f"{name}.html").exists() for name in names)
+    assert all((places.BUILT / f"{name}.html").exists() for name in names)
 
 
 def test_a_printed_chapter_goes_on_with_the_numbers_and_has_figures_proofs_and_solutions(browser, site):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import bench, training
 from nteq.actions import on_lattices
 from nteq.groups import cyclic, dihedral
-from tools import bench, bench_training
 
 
 @pytest.mark.parametrize("group", [cyclic(4), dihedral(4)], ids=lambda g: g.name)
@@ -33,9 +33,9 @@ def test_exponent_is_the_slope_of_the_last_three_sizes():
 
 
 def test_operations_are_those_of_the_products_in_a_gradient():
-    x = jnp.ones((bench_training.LATTICES, bench_training.SIZE, bench_training.SIZE))
+    x = jnp.ones((training.LATTICES, training.SIZE, training.SIZE))
     for width in (3, 32):
-        network = bench_training.network(width)
+        network = training.network(width)
         params = network.init(jax.random.key(0), x.shape[1:])
         gradient = jax.make_jaxpr(jax.grad(lambda p, apply=network.apply: (apply(p, x) ** 2).sum()))(params)
         counted = 0
@@ -44,7 +44,7 @@ def test_operations_are_those_of_the_products_in_a_gradient():
                 (summed, _), _ = equation.params["dimension_numbers"]
                 terms = np.prod([equation.invars[0].aval.shape[axis] for axis in summed])
                 counted += 2 * terms * equation.outvars[0].aval.size
-        assert bench_training.operations(width) == counted
+        assert training.operations(width) == counted
 
 
 def test_training_table_has_the_ratios_and_leaves_out_what_was_not_measured():

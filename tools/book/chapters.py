@@ -1,5 +1,7 @@
-r"""A Sphinx extension for what pages say about the chapters: the map of the book, a table, how to cite.
+r"""A Sphinx extension for what pages say about the chapters: their numbers, the map, a table, how to cite.
 
+A chapter's number is its place in _toc.yml. {chapter}`ising` becomes "chapter 10" and leads there,
+{Chapter}`groups and ising` "Chapters 2 and 10", {chapter}`groups to ising` "chapters 2 to 10".
 `chapter-map` draws which chapter needs which, from the line "You need: …" that opens each of them;
 `chapter-table` lists run time and memory, as `make execute` measured them, and the last change, from git.
 """
@@ -16,34 +18,72 @@ from typing import NamedTuple
 import yaml
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx import addnodes
 
-from tools import notebooks, setup_cell
+from tools import places
+from tools.book import notebooks
 
 
 class Chapter(NamedTuple):
     """What a chapter's source says of itself."""
 
     name: str  # of the file, without its ending
+    number: int
     title: str
     needs: tuple[str, ...]  # names of other chapters
 
-    @property
-    def number(self) -> int:
-        """The number at the start of the file's name."""
-        return int(self.name.split("_")[0])
-
 
 def read() -> dict[str, Chapter]:
-    """All chapters by name, in the order of their numbers."""
-    found = {}
-    for path in sorted(notebooks.FOLDER.glob("[0-9]*.md")):
+    """All chapters by name, in the order of the book."""
+    found, order = {}, places.chapters()
+    for number, name in enumerate(order, start=1):
+        path = places.NOTEBOOKS / f"{name}.md"
         text = path.read_text(encoding="utf-8")
         opening = re.search(r"\*You need: (.*?)Afterwards you can:", text, re.S)
         if not opening:
             raise ValueError(f"{path.name} must open with a paragraph *You need: … Afterwards you can: ….*")
-        needs = tuple(re.findall(r"\{doc\}`(?:[^`<]*<)?(\d\d_\w+)>?`", opening[1]))
-        found[path.stem] = Chapter(path.stem, re.search(r"^# (.+)$", text, re.M)[1], needs)
+        named = re.findall(r"\{doc\}`(?:[^`<]*<)?(\w+)>?`", opening[1])
+        needs = tuple(other for other in named if other in order)
+        found[name] = Chapter(name, number, re.search(r"^# (.+)$", text, re.M)[1], needs)
     return found
+
+
+def reference(content: str, capital: bool = False) -> list[tuple[str, str | None]]:
+    """The parts of a reference to chapters by number, each with the name of the chapter that it leads to.
+
+    Raises:
+        ValueError: there is no such chapter.
+
+    >>> reference("symmetries and groups")
+    [('chapters ', None), ('1', 'symmetries'), (' and ', None), ('2', 'groups')]
+    """
+    order = places.chapters()
+    names = re.split(r"(, | and | to )", content)
+    if unknown := [name for name in names[::2] if name not in order]:
+        raise ValueError(f"no chapter has the name {', '.join(unknown)}; there are {', '.join(order)}")
+    word = "Chapter" if capital else "chapter"
+    parts = [(part, None) if i % 2 else (str(order.index(part) + 1), part) for i, part in enumerate(names)]
+    if len(parts) == 1:
+        return [(f"{word} {parts[0][0]}", parts[0][1])]
+    return [(f"{word}s ", None), *parts]
+
+
+def _chapter(role, rawtext, text, lineno, inliner, options=None, content=()):
+    try:
+        parts = reference(" ".join(text.split()), role[0] == "C")
+    except ValueError as error:
+        message = inliner.reporter.error(str(error), line=lineno)
+        return [inliner.problematic(rawtext, rawtext, message)], [message]
+    made = []
+    for words, name in parts:
+        shown = nodes.inline("", words) if name else nodes.Text(words)
+        if name:
+            shown = addnodes.pending_xref(
+                "", shown, refdomain="std", reftype="doc", reftarget=f"/notebooks/{name}", refexplicit=True,
+                refwarn=True,
+            )  # fmt: skip
+        made.append(shown)
+    return made, []
 
 
 def levels(chapters: dict[str, Chapter]) -> dict[str, int]:
@@ -119,7 +159,7 @@ def drawing(chapters: dict[str, Chapter], address) -> str:
 def last_change(name: str) -> str:
     """The date of the last commit that changed a chapter's source."""
     command = ["git", "log", "-1", "--format=%cs", "--", f"notebooks/{name}.md"]
-    asked = subprocess.run(command, cwd=setup_cell.ROOT, capture_output=True, text=True)
+    asked = subprocess.run(command, cwd=places.ROOT, capture_output=True, text=True)
     return asked.stdout.strip() or "not in git"
 
 
@@ -167,10 +207,10 @@ class ChapterMap(ChapterTable):
 
 def citation(chapter: Chapter, site: str) -> str:
     """The BibTeX entry of a chapter."""
-    named = yaml.safe_load((setup_cell.ROOT / "CITATION.cff").read_text())
+    named = yaml.safe_load((places.ROOT / "CITATION.cff").read_text())
     authors = " and ".join(author.get("name") or author["family-names"] for author in named["authors"])
     return (
-        f"@incollection{{symmetries-ntk-{chapter.number:02d},\n"
+        f"@incollection{{symmetries-ntk-{chapter.name},\n"
         f"  title     = {{{chapter.title}}},\n  author    = {{{{{authors}}}}},\n"
         f"  booktitle = {{{named['title']}}},\n  year      = {{{str(named['date-released'])[:4]}}},\n"
         f"  version   = {{{named['version']}}},\n"
@@ -196,7 +236,8 @@ def _cite(app, pagename, templatename, context, doctree):
 
 
 def setup(app):
-    """Registers the directives and the citations."""
+    """Registers the role, the directives and the citations."""
+    app.add_role("chapter", _chapter)
     app.add_directive("chapter-table", ChapterTable)
     app.add_directive("chapter-map", ChapterMap)
     app.connect("html-page-context", _describe, priority=400)  # ahead of sphinxext.opengraph

@@ -1,8 +1,8 @@
 """Runs the notebooks and checks the stored ones.
 
-`python -m tools.notebooks execute [NN ...]` turns notebooks/NN_*.md into executed .ipynb files;
-`python -m tools.notebooks sync [NN ...]` does it without running them, where the code is as it was;
-`python -m tools.notebooks check` says whether the two belong together and every output is there.
+`python -m tools.book.notebooks execute [NAME ...]` turns notebooks/NAME.md into executed .ipynb files;
+`python -m tools.book.notebooks sync [NAME ...]` does it without running them, where the code is as it was;
+`python -m tools.book.notebooks check` says whether the two belong together and every output is there.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import jupytext
 import nbformat
 import psutil
 
-from tools import setup_cell
+from tools import places
+from tools.book import setup_cell
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
-RUNS = FOLDER / "runs.json"
+RUNS = places.NOTEBOOKS / "runs.json"
 TIMEOUT = 300  # seconds a cell
 BUDGET = 90  # seconds a notebook, on two cores
 MEMORY_BUDGET = 4.0  # GB
@@ -205,7 +205,7 @@ def execute(path: Path) -> tuple[float, float]:
 
 
 def record(name: str, seconds: float, gigabytes: float) -> None:
-    """Keeps a chapter's run time and memory for the page that lists them (tools/chapters.py)."""
+    """Keeps a chapter's run time and memory for the page that lists them (tools/book/chapters.py)."""
     runs = json.loads(RUNS.read_text()) if RUNS.exists() else {}
     runs[name] = {"seconds": round(seconds), "gigabytes": round(gigabytes, 1)}
     RUNS.write_text(json.dumps(dict(sorted(runs.items())), indent=1) + "\n")
@@ -276,9 +276,9 @@ def check_pair(source: Path) -> list[str]:
     return problems
 
 
-def check(folder: Path = FOLDER) -> int:
+def check(folder: Path = places.NOTEBOOKS) -> int:
     """Checks every pair, prints a line for each, and returns how many are not in order."""
-    sources = {path.stem: path for path in sorted(folder.glob("[0-9]*.md"))}
+    sources = {path.stem: path for path in folder.glob("*.md")}
     stored = {path.stem for path in folder.glob("*.ipynb")}
     failures = 0
     for stem in sorted(sources.keys() | stored):
@@ -287,7 +287,7 @@ def check(folder: Path = FOLDER) -> int:
                 problems = check_pair(sources[stem])
             except (NotebookError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
                 problems = [str(error)]
-            way_out = f"Run make execute NOTEBOOK={stem.split('_')[0]} and commit both files."
+            way_out = f"Run make execute NOTEBOOK={stem} and commit both files."
         else:
             problems = [f"{stem}.ipynb has no {stem}.md."]
             way_out = "Notebooks are edited as .md files: write that one, or remove the .ipynb."
@@ -302,39 +302,29 @@ def check(folder: Path = FOLDER) -> int:
     return failures
 
 
-def select(numbers: list[str], folder: Path = FOLDER) -> list[Path]:
-    """The sources with these numbers (8 and 08 mean the same); all of them if none is given."""
-    sources = sorted(folder.glob("[0-9]*.md"))
-    if not numbers:
-        return sources
-    chosen = []
-    for number in numbers:
-        match = [path for path in sources if path.stem.split("_")[0].lstrip("0") == number.lstrip("0")]
-        if not match:
-            known = ", ".join(path.stem.split("_")[0] for path in sources) or "none"
-            raise NotebookError(f"No notebook has the number {number}. There are: {known}.")
-        chosen += match
-    return chosen
+def select(names: list[str]) -> list[Path]:
+    """The sources of the chapters with these names; all, in the order of the book, if none is given."""
+    known = places.chapters()
+    if unknown := [name for name in names if name not in known]:
+        raise NotebookError(f"No chapter has the name {', '.join(unknown)}. There are: {', '.join(known)}.")
+    return [places.NOTEBOOKS / f"{name}.md" for name in names or known]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.book.notebooks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("execute", help="sync, run, store").add_argument("number", nargs="*")
-    commands.add_parser("sync", help="store changes in the prose alone").add_argument("number", nargs="*")
+    commands.add_parser("execute", help="sync, run, store").add_argument("name", nargs="*")
+    commands.add_parser("sync", help="store changes in the prose alone").add_argument("name", nargs="*")
     commands.add_parser("check", help="compare the pairs, look for missing outputs")
     options = parser.parse_args(arguments)
     if options.command == "check":
         return 1 if check() else 0
-    from tools import plain  # which reads the chapters by this module
-
     failed = False
     try:
-        for path in select(options.number):
+        for path in select(options.name):
             if options.command == "sync":
                 done = sync(path)
-                plain.write(path.stem)
                 print(f"notebooks/{path.stem}: {'ok' if done else 'its code has changed: run make execute'}")
                 failed = failed or not done
                 continue
@@ -347,7 +337,6 @@ def main(arguments: list[str] | None = None) -> int:
             over = seconds > BUDGET or peak > MEMORY_BUDGET
             note = f"  over the budget of {BUDGET} s and {MEMORY_BUDGET:.0f} GB" if over else ""
             record(path.stem, seconds, peak)
-            plain.write(path.stem)
             print(f"notebooks/{path.stem}: {seconds:.0f} s, {peak:.1f} GB{note}", flush=True)
     except NotebookError as error:
         print(error, file=sys.stderr)

@@ -116,14 +116,6 @@ def _leave_out_thebe(app, pagename, templatename, context, doctree):
     ]
 
 
-def _launch_plain(app, pagename, templatename, context, doctree):
-    # Colab and JupyterLab do not read MyST: they open the copies in plain Markdown.
-    for group in context.get("header_buttons", []):
-        if group.get("label") == "launch-buttons":
-            for button in group["buttons"]:
-                button["url"] = button["url"].replace("notebooks/", "notebooks/plain/")
-
-
 def _one_address(app, config):
     config.ogp_site_url, config.ogp_site_name = config.html_baseurl, config.html_title
 
@@ -132,7 +124,6 @@ def setup(app):
     """Translates ahead of napoleon, which listens to the same event at priority 500."""
     app.connect("autodoc-process-docstring", _process, priority=400)
     app.connect("html-page-context", _leave_out_thebe, priority=900)
-    app.connect("html-page-context", _launch_plain, priority=900)
     app.connect("config-inited", _one_address)
     app.connect("html-page-context", _mend_roles)
     app.add_post_transform(StillPictures)

@@ -8,29 +8,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 
 import nbformat
-import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import places
+
 TAG = "set-up"
 ON_COLAB = {"jax", "numpy", "scipy", "matplotlib", "ipywidgets"}  # there already, and left as they are
 
 
 def project() -> dict:
     """The [project] table of pyproject.toml."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def repository() -> str:
-    """The address of the repository."""
-    return yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
-
-
-def site() -> str:
-    """The address of the published book, with a slash at its end."""
-    return yaml.safe_load((ROOT / "_config.yml").read_text())["html"]["baseurl"]
+    return tomllib.loads((places.ROOT / "pyproject.toml").read_text())["project"]
 
 
 def wheel() -> str:
@@ -49,7 +38,7 @@ def text() -> str:
             "try:",
             "    import nteq",
             "except ModuleNotFoundError:",
-            f"    %pip install --quiet --no-deps {site()}{wheel()} {wanted['neural-tangents']}",
+            f"    %pip install --quiet --no-deps {places.site()}{wheel()} {wanted['neural-tangents']}",
             "    %pip install --quiet frozendict " + " ".join(f'"{line}"' for line in others),
             "import jax",
             "",

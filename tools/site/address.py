@@ -12,7 +12,8 @@ from pathlib import Path
 
 import nbformat
 
-from tools import notebooks, setup_cell
+from tools import places
+from tools.book import notebooks, setup_cell
 
 FILES = ["README.md", "CITATION.cff", "pyproject.toml", "book/intro.md", "book/instructors.md"]
 
@@ -34,10 +35,9 @@ def rewritten(text: str, old: tuple[str, str], new: tuple[str, str]) -> str:
 
 def disagreements() -> list[Path]:
     """The files that name another repository or site than _config.yml."""
-    root, new = setup_cell.ROOT, (setup_cell.repository(), setup_cell.site())
+    root, new = places.ROOT, (places.repository(), places.site())
     old = recorded((root / "CITATION.cff").read_text())
-    made = [*root.glob("notebooks/plain/*.ipynb"), *root.glob("assignments/student/*.ipynb")]
-    text = {path: path.read_text() for path in [*(root / name for name in FILES), *sorted(made)]}
+    text = {root / name: (root / name).read_text() for name in FILES}
     wrong = [path for path in text if rewritten(text[path], old, new) != text[path]]
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
@@ -49,11 +49,11 @@ def disagreements() -> list[Path]:
 
 def main() -> int:
     """Rewrites them; nothing is run."""
-    new = setup_cell.repository(), setup_cell.site()
+    new = places.repository(), places.site()
     if not new[1].endswith("/"):
         raise SystemExit(f"_config.yml: html → baseurl must end in a slash, got {new[1]}")
     wrong = disagreements()
-    old = recorded((setup_cell.ROOT / "CITATION.cff").read_text())
+    old = recorded((places.ROOT / "CITATION.cff").read_text())
     for path in wrong:
         if path.parent.name == "notebooks":
             stored = nbformat.read(path, as_version=4)
@@ -64,13 +64,7 @@ def main() -> int:
             nbformat.write(stored, path)
         else:
             path.write_text(rewritten(path.read_text(), old, new))
-        if path.parent.name == "plain":
-            stored = nbformat.read(path, as_version=4)
-            notebooks.name_cells(stored)
-            nbformat.write(stored, path)
-        print(f"{path.relative_to(setup_cell.ROOT)}: now names {new[0]} and {new[1]}")
-    if any(path.parent.name == "student" for path in wrong):
-        print("The problem sets have to be made anew: run make assignments.")
+        print(f"{path.relative_to(places.ROOT)}: now names {new[0]} and {new[1]}")
     if not wrong:
         print(f"Every file names {new[0]} and {new[1]}.")
     return 0

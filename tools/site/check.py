@@ -1,8 +1,9 @@
 """Looks through the built book: `python -m tools.check_build _build/html`.
 
 Fails if a page has an image without a description (or with its file name as one), a folded box without a
-title to unfold it by, a link to a page or a place of the book that is not there, or loads a script, style,
-image or frame from another host; and if any file holds a line of a problem set's solution, model answer or
+title to unfold it by, a link to a page or a place of the book that is not there or to a notebook on Colab or
+Binder that is not among the pages, or loads a script, style, image or frame from another host; and if any
+file holds a line of a problem set's solution, model answer or
 hidden test. Links that a reader follows may lead to other hosts; each of them is listed once in
 external_links.txt beside the pages' folder.
 """
@@ -15,7 +16,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tools.coursework import leaks
+from coursework import leaks
+from tools import places
 
 _LOADS = {
     "script": "src",
@@ -31,6 +33,10 @@ _LOADING_RELATIONS = {"stylesheet", "icon", "preload", "prefetch", "modulepreloa
 _OTHER_HOST = re.compile(r"^\s*(https?:)?//", re.I)
 _CODE_ON_OTHER_HOST = re.compile(
     r"""(?:\bimport\b|\bfrom\b|@import|\burl\(|import\()\s*["'(]*\s*(?:https?:)?//[^"')\s]+"""
+)
+_LAUNCH = re.compile(
+    r"https://(?:colab\.research\.google\.com/github/(?P<colab>[^/]+/[^/]+/blob/[^/]+)/"
+    r"|mybinder\.org/v2/gh/(?P<binder>[^/]+/[^/]+/[^/?]+)\?urlpath=lab/tree/)(?P<file>[^?#]+)$"
 )
 _FOLDED = re.compile(r'<div class="(?=[^"]*\badmonition\b)[^"]*\bdropdown\b[^"]*"[^>]*>\s*')
 
@@ -108,6 +114,20 @@ def check_links(pages: dict[Path, _Page]) -> set[str]:
     return outside
 
 
+def check_launches(pages: dict[Path, _Page], root: Path) -> None:
+    """Adds the links to Colab and Binder that open none of the published notebooks to the pages' problems."""
+    repository, branch = places.repository().removeprefix("https://github.com/"), places.branch()
+    for page in pages.values():
+        for link in page.links:
+            if urlsplit(link).netloc in ("colab.research.google.com", "mybinder.org"):
+                found = _LAUNCH.match(link)
+                where = found and (found["colab"] or found["binder"])
+                if where not in (f"{repository}/blob/{branch}", f"{repository}/{branch}"):
+                    page.problems.append(f"{link} opens nothing on the branch {branch} of {repository}")
+                elif not (root / unquote(found["file"])).is_file():
+                    page.problems.append(f"{link} opens a notebook that was not built")
+
+
 def main(folder: str) -> int:
     """Checks the pages and prints how many there are and how large the book is."""
     root = Path(folder)
@@ -117,6 +137,7 @@ def main(folder: str) -> int:
         return 1
     read = {path.resolve(): read_page(path) for path in pages}
     outside = check_links(read)
+    check_launches(read, root)
     leaked = leaks.published(root)
     for problem in leaked:
         print(problem, file=sys.stderr)

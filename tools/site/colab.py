@@ -3,7 +3,8 @@
 For each of Python 3.12 and 3.13 and for each notebook: a fresh environment that holds what Colab has of our
 dependencies, in its current versions; an empty folder without the repository; the notebook as it is
 published, except that the address of the site is that of a local server. JAX is told to use a GPU, as on such
-a runtime, and there is none: a notebook that asked for it would end. `python -m tools.colab 08 ps1` runs two.
+a runtime, and there is none: a notebook that asked for it would end. `python -m tools.site.colab ising ps1`
+runs two.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from tools import notebooks, plain, setup_cell
-from tools.coursework import source
-from tools.site import serve
+from coursework import source
+from tools import places
+from tools.book import notebooks, setup_cell
+from tools.site.server import serve
 
 PYTHONS = ["3.12", "3.13"]
 IMAGE = ["ipykernel", *sorted(setup_cell.ON_COLAB)]
-BUILT = setup_cell.ROOT / "_build" / "html"
 SETUP_BUDGET = 60  # seconds
 
 
@@ -79,7 +80,7 @@ def published(name: str) -> nbformat.NotebookNode:
     """A chapter as its button opens it, or a problem set with its solutions."""
     if name in source.names():
         return source.read(name)
-    return nbformat.read(plain.FOLDER / f"{name}.ipynb", as_version=4)
+    return nbformat.read(places.BUILT / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
 def run(name: str, environment: Path, address: str, scratch: Path) -> tuple[float, float]:
@@ -102,9 +103,9 @@ def run(name: str, environment: Path, address: str, scratch: Path) -> tuple[floa
     notebook = published(name)
     setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
     if setup.source != setup_cell.text():
-        raise RuntimeError(f"{name}: the first cell is not the set-up cell for {setup_cell.site()}")
+        raise RuntimeError(f"{name}: the first cell is not the set-up cell for {places.site()}")
     for cell in notebook.cells:
-        cell.source = cell.source.replace(setup_cell.site(), address)
+        cell.source = cell.source.replace(places.site(), address)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     notebook.cells.append(again := nbformat.v4.new_code_cell(setup.source))
@@ -144,15 +145,15 @@ def _seconds(cell) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-def main(numbers: list[str]) -> int:
-    """Runs the chapters with these numbers and the problem sets with these names, or all, on every Python."""
-    if not (BUILT / setup_cell.wheel()).exists():
+def main(asked: list[str]) -> int:
+    """Runs the chapters and problem sets with these names, or all, on every Python."""
+    if not (places.BUILT / setup_cell.wheel()).exists():
         raise SystemExit(f"There is no {setup_cell.wheel()} in _build/html: run make book first.")
-    sets = [name for name in source.names() if not numbers or name in numbers]
-    rest = [number for number in numbers if number not in sets]
-    names = [path.stem for path in notebooks.select(rest)] if rest or not numbers else []
+    sets = [name for name in source.names() if not asked or name in asked]
+    rest = [name for name in asked if name not in sets]
+    names = [path.stem for path in notebooks.select(rest)] if rest or not asked else []
     failures = 0
-    with serve(BUILT) as address:
+    with serve(places.BUILT) as address:
         for minor in PYTHONS:
             python = interpreter(minor)
             if python is None:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import html
 import io
-import re
 import shutil
 import sys
 from datetime import date
-from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, DictionaryObject, NameObject
 
-from tools.site import serve
+from tools import places
+from tools.site.server import serve
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILT = ROOT / "_build" / "html"
-TARGET = BUILT / "symmetries-ntk.pdf"
+TARGET = places.BUILT / "symmetries-ntk.pdf"
 CHROMIUM = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 STYLE = """
@@ -38,19 +35,6 @@ figure img { max-height: 12cm; width: auto; max-width: 100%%; }
 h1, h2, h3 { break-after: avoid; }
 a { text-decoration: none; }
 """
-
-
-def contents() -> list[tuple[str | None, str]]:
-    """(part, page) for every page of the book, in the order of the table of contents."""
-    part, found = None, []
-    for key, value in re.findall(
-        r"^\s*-?\s*(root|caption|file): (.+)$", (ROOT / "_toc.yml").read_text(), re.M
-    ):
-        if key == "caption":
-            part = value
-        else:
-            found.append((part, value))
-    return found
 
 
 def printed(page, first: int) -> bytes:
@@ -110,22 +94,25 @@ def main() -> int:
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
         raise SystemExit("make pdf needs Chromium: on Debian and Ubuntu, apt install chromium.")
-    if not (BUILT / "index.html").exists():
+    if not (places.BUILT / "index.html").exists():
         raise SystemExit("There is no book in _build/html: run make book first.")
-    address = re.search(r"^  baseurl: (\S+)", (ROOT / "_config.yml").read_text(), re.M)[1]
-    with serve(BUILT) as local, sync_playwright() as playwright:
+    address = places.site()
+    with serve(places.BUILT) as local, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         sheet = browser.new_page()
-        pages = contents()
+        pages = places.contents()
         before = len(PdfReader(io.BytesIO(front(sheet, [(p, n, 1) for p, n in pages], address))).pages)
         parts, entries, starts, number = [], [], {}, before + 1
         for part, name in pages:
             page = browser.new_page(viewport={"width": 900, "height": 1200})
             page.goto(f"{local}{name}.html", wait_until="networkidle")
             page.evaluate("() => !window.MathJax || MathJax.startup.promise.then(() => true)")
-            title = page.locator("article h1").first.evaluate("(e) => e.firstChild.textContent")
+            title = page.locator("article h1").first.evaluate(
+                """(e) => [...e.childNodes].filter((n) => !n.classList?.contains("headerlink"))
+                .map((n) => n.textContent).join("")"""
+            )
             reader = PdfReader(io.BytesIO(printed(page, number)))
             page.close()
             parts.append(reader)
@@ -147,7 +134,9 @@ def main() -> int:
     writer.add_metadata({"/Title": "Symmetries and Neural Tangent Kernels"})
     writer.compress_identical_objects()
     writer.write(TARGET)
-    print(f"{TARGET.relative_to(ROOT)}: {len(writer.pages)} pages, {TARGET.stat().st_size / 1e6:.1f} MB")
+    print(
+        f"{TARGET.relative_to(places.ROOT)}: {len(writer.pages)} pages, {TARGET.stat().st_size / 1e6:.1f} MB"
+    )
     return 0
 
 

@@ -1,22 +1,21 @@
-"""The chapters in plain Markdown, for front ends that do not read MyST: notebooks/plain/.
+"""The chapters in plain Markdown, for front ends that do not read MyST.
 
-Colab shows `{prf:theorem}` blocks as code and `{doc}` references as they are typed. `make execute` and `make
-sync` write a second copy of each notebook, in which statements are quotations with their names in bold,
-solutions are folded by HTML, captions stand below their figures, and references are words that link to the
-published page.
+Colab shows `{prf:theorem}` blocks as code and `{doc}` references as they are typed. `make book` puts a second
+copy of each notebook beside its page, in which statements are quotations with their names in bold, solutions
+are folded by HTML, captions stand below their figures, and references are words that link to the published
+page.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import nbformat
 from pybtex.database import parse_file
 
-from tools import notebooks, setup_cell
+from tools import places
+from tools.book import chapters, notebooks
 
-FOLDER = notebooks.FOLDER / "plain"
 _FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<kind>[\w:-]+)\}[ ]*(?P<title>.*)$")
 _ROLE = re.compile(r"\{(?P<role>[\w:]+)\}`(?P<content>[^`]+)`")
 _TARGET = re.compile(r"(?P<words>.+?)\s*<(?P<target>.+)>$", re.DOTALL)
@@ -33,31 +32,31 @@ class Label:
 def labels() -> dict[str, Label]:
     """What every label in the book refers to, by label, and every page, by name."""
     found = {}
-    for path in sorted(notebooks.FOLDER.glob("[0-9]*.md")):
-        page = f"{setup_cell.site()}notebooks/{path.stem}.html"
+    for chapter, path in enumerate(notebooks.select([]), start=1):
+        page = f"{places.site()}notebooks/{path.stem}.html"
         text = path.read_text(encoding="utf-8")
         found[path.stem] = Label(re.search(r"^# (.+)$", text, re.M)[1], page)
         for kind, title, label in re.findall(r"^`{3,}\{([\w:-]+)\} ?(.*)\n:label: (\S+)$", text, re.M):
             name = kind.removeprefix("prf:")
             found[label] = Label(f"{name} ({title})" if title else name, f"{page}#{label}")
         for number, (_, label) in enumerate(_EQUATION.findall(text), start=1):
-            found[label] = Label(f"({number})", f"{page}#equation-{label}")
+            found[label] = Label(f"({chapter}.{number})", f"{page}#equation-{label}")
         names = re.findall(r"^ +name: (fig-\S+)$", text, re.M)
         for number, label in enumerate(names, start=1):
-            found[label] = Label(f"figure {number}", f"{page}#{label}")
+            found[label] = Label(f"figure {chapter}.{number}", f"{page}#{label}")
         for label in re.findall(r"^\((\S+)\)=$", text, re.M):
             heading = re.search(rf"^\({label}\)=\n#+ (.+)$", text, re.M)[1]
             found[label] = Label(heading, f"{page}#{label}")
-    for path in sorted((setup_cell.ROOT / "book").glob("*.md")):
+    for path in sorted((places.ROOT / "book").glob("*.md")):
         title = re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.M)
         if title:
-            found[path.stem] = Label(title[1], f"{setup_cell.site()}book/{path.stem}.html")
+            found[path.stem] = Label(title[1], f"{places.site()}book/{path.stem}.html")
     return found
 
 
 def cited() -> dict[str, tuple[str, str]]:
     """Authors and year of each entry of the bibliography, by key."""
-    entries = parse_file(str(setup_cell.ROOT / "book" / "references.bib")).entries
+    entries = parse_file(str(places.ROOT / "book" / "references.bib")).entries
     found = {}
     for key, entry in entries.items():
         names = [" ".join(person.last_names).strip("{}") for person in entry.persons.get("author", [])]
@@ -71,7 +70,7 @@ def convert(notebook: nbformat.NotebookNode, known: dict[str, Label], papers: di
     plain = nbformat.from_dict(notebook)
     plain.metadata.pop("widgets", None)
     plain.metadata.pop("jupytext", None)
-    cells, figures = [], 0
+    cells = []
     for cell in plain.cells:
         if cell.cell_type == "markdown":
             cell.source = _markdown(cell.source, known, papers)
@@ -82,8 +81,7 @@ def convert(notebook: nbformat.NotebookNode, known: dict[str, Label], papers: di
         cells.append(cell)
         figure = cell.metadata.pop("mystnb", {}).get("figure", {})
         if "caption" in figure:
-            figures += bool(figure.get("name"))
-            name = f"Figure {figures}. " if figure.get("name") else ""
+            name = f"{known[figure['name']].words.capitalize()}. " if "name" in figure else ""
             text = _roles(f"*{name}{figure['caption'].strip()}*", known, papers)
             cells.append(nbformat.v4.new_markdown_cell(text))
     plain.cells = cells
@@ -138,7 +136,7 @@ def _block(kind: str, title: str, body: list[str]) -> list[str]:
 
 
 def _roles(text: str, known: dict, papers: dict) -> str:
-    references = f"{setup_cell.site()}book/references.html"
+    references = f"{places.site()}book/references.html"
 
     def role(match: re.Match) -> str:
         kind, content = match["role"], " ".join(match["content"].split())
@@ -147,6 +145,9 @@ def _roles(text: str, known: dict, papers: dict) -> str:
             if kind == "cite:t":
                 return " and ".join(f"[{authors} ({year})]({references})" for authors, year in names)
             return f"([{'; '.join(f'{authors} {year}' for authors, year in names)}]({references}))"
+        if kind.lower() == "chapter":
+            parts = chapters.reference(content, kind[0] == "C")
+            return "".join(f"[{words}]({known[name].address})" if name else words for words, name in parts)
         split = _TARGET.match(content)
         target = (split["target"] if split else content).split("/")[-1]
         label = known[target]
@@ -158,17 +159,3 @@ def _roles(text: str, known: dict, papers: dict) -> str:
         return f"[{words}]({label.address})"
 
     return _ROLE.sub(role, text)
-
-
-def write(name: str) -> Path:
-    """Writes the plain copy of a chapter."""
-    FOLDER.mkdir(exist_ok=True)
-    notebook = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4)
-    target = FOLDER / f"{name}.ipynb"
-    nbformat.write(convert(notebook, labels(), cited()), target)
-    return target
-
-
-if __name__ == "__main__":
-    for source in notebooks.select([]):
-        print(write(source.stem).relative_to(setup_cell.ROOT))

@@ -16,10 +16,10 @@ import nbformat
 import yaml
 from bs4 import BeautifulSoup
 
-from tools import notebooks, setup_cell
+from tools import places
+from tools.book import notebooks
 
-BUILT = setup_cell.ROOT / "_build" / "html"
-TARGET = BUILT / "slides" / "index.html"
+TARGET = places.BUILT / "slides" / "index.html"
 
 
 class Slide(NamedTuple):
@@ -99,7 +99,7 @@ def deck() -> list[Slide]:
             if not title:
                 continue
             if page is None:
-                built = BUILT / "notebooks" / f"{name}.html"
+                built = places.BUILT / "notebooks" / f"{name}.html"
                 page = BeautifulSoup(built.read_text(encoding="utf-8"), "html.parser")
             content = (figure if cell.cell_type == "code" else statements)(cell, page, name)
             if slides and slides[-1].title == title:
@@ -111,20 +111,20 @@ def deck() -> list[Slide]:
 
 def takeaways() -> Slide:
     """The headings of the closing page."""
-    text = (setup_cell.ROOT / "book" / "closing.md").read_text(encoding="utf-8")
+    text = (places.ROOT / "book" / "closing.md").read_text(encoding="utf-8")
     headings = [h for h in re.findall(r"^## (.+)$", text, re.M) if h not in ("What is open", "How to go on")]
     return Slide("Key takeaways", [f"<p>{html.escape(heading)}</p>" for heading in headings])
 
 
 def main() -> int:
     """Writes the deck beside the pages."""
-    if not (BUILT / "index.html").exists():
+    if not (places.BUILT / "index.html").exists():
         raise SystemExit("There is no book in _build/html: run make book first.")
-    configuration = yaml.safe_load((setup_cell.ROOT / "_config.yml").read_text())
+    configuration = yaml.safe_load((places.ROOT / "_config.yml").read_text())
     title = configuration["title"]
     slides = [*deck(), takeaways()]
     sections = [
-        f'<section class="title"><h1>{title}</h1><p><a href="{setup_cell.site()}">the book</a></p></section>'
+        f'<section class="title"><h1>{title}</h1><p><a href="{places.site()}">the book</a></p></section>'
     ]
     for slide in slides:
         parts = "\n".join(slide.parts)
@@ -134,7 +134,7 @@ def main() -> int:
         PAGE.format(title=title, sections="\n".join(sections)),
         encoding="utf-8",
     )
-    print(f"{TARGET.relative_to(setup_cell.ROOT)}: {len(sections)} slides")
+    print(f"{TARGET.relative_to(places.ROOT)}: {len(sections)} slides")
     return 0
 
 

@@ -16,7 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-VENDOR = Path(__file__).resolve().parent.parent / "book" / "_assets" / "vendor"
+from tools import places
+
+VENDOR = places.ROOT / "book" / "_assets" / "vendor"
 
 
 class Package(NamedTuple):
@@ -52,7 +54,7 @@ PACKAGES = [
         "5.2.1",
         "MIT",
         "359b575dd51bbda32f89b2fd4c7dc46ad7389a805572158916c29252f7a27333",
-        "shows the slides (tools/slides.py)",
+        "shows the slides (tools/site/slides.py)",
         {r"LICENSE": r"reveal/LICENSE", r"dist/(reset\.css|reveal\.css|reveal\.js)": r"reveal/\1"},
     ),
 ]
@@ -68,8 +70,8 @@ def fetch(package: Package, folder: Path) -> Path:
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != package.sha256:
         raise SystemExit(
-            f"{spec}: the archive's sha256 is {found}, tools/vendor.py pins {package.sha256}. If you meant "
-            "to change the version, check the new archive and pin its checksum."
+            f"{spec}: the archive's sha256 is {found}, tools/site/vendor.py pins {package.sha256}. If you "
+            "meant to change the version, check the new archive and pin its checksum."
         )
     return archive
 
@@ -109,7 +111,7 @@ def main() -> None:
             print(f"{package.name} {package.version}: {count} files")
         (fresh / "VENDORED.md").write_text(
             "# Third-party files in this folder\n\n"
-            "Unmodified, made by `make vendor` (`tools/vendor.py`); edit there, not here.\n\n"
+            "Unmodified, made by `make vendor` (`tools/site/vendor.py`); edit there, not here.\n\n"
             "| npm package | version | licence | what for | sha256 of the archive |\n|---|---|---|---|---|\n"
             + "\n".join(rows)
             + "\n",
