@@ -8,7 +8,7 @@ UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header 
 UV_LOCK = $(UV) --extra book --extra stax --group build --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-matrix test-install execute sync lint figures slides pdf subset bench bench-large lock vendor address clean
+.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-matrix test-install execute sync lint figures slides pdf publish subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -23,8 +23,8 @@ book: .venv/ready  ## the whole book, from clean, warnings as errors
 	$(PY) -c "from jupyter_book.cli.main import main; main()" build . $(SPHINX_OPTIONS) --quiet
 	@rm -rf build  # or a file that was removed since would still be in the wheel
 	@$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir _build/html .
-	@cp -R assignments/student _build/html/assignments
-	@$(PY) -m tools.check_build _build/html
+	@$(PY) -m tools.site.launch
+	@$(PY) -m tools.site.check _build/html
 	@printf '\nThe book is in _build/html. To read it: make serve\n'
 
 serve: .venv/ready  ## reads the built book at http://localhost:8000
@@ -34,8 +34,8 @@ serve: .venv/ready  ## reads the built book at http://localhost:8000
 test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, style, spelling
 	$(PY) -m pytest -q -m "not slow and not faults" -n 2
 	$(PY) -m pytest -q --doctest-modules nteq
-	$(PY) -m tools.notebooks check
-	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= --ignore notebooks/plain notebooks
+	$(PY) -m tools.book.notebooks check
+	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= notebooks
 
 test-slow: .venv/ready  ## the tests marked slow
 	$(PY) -m pytest -q -m slow -n 2
@@ -45,29 +45,32 @@ test-faults: .venv/ready  ## long runs killed at random moments, on a full disk,
 
 test-browser: .venvs/browser/ready  ## the built book in Chromium: offline, formulas, sliders, phone, accessibility
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
-	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= browser_tests
+	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= tests/browser
 
 test-colab: .venv/ready  ## every chapter in an environment like Colab's, Python 3.12 and 3.13, half an hour
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
-	$(PY) -m tools.colab
+	$(PY) -m tools.site.colab
+
+publish:  ## the built book on the branch of origin that serves the pages
+	@sh tools/site/publish.sh
 
 slides: .venv/ready  ## the deck of the lecture, _build/html/slides/index.html, from the tagged cells
-	$(PY) -m tools.slides
+	$(PY) -m tools.site.slides
 
 pdf: .venvs/browser/ready  ## the whole book as _build/html/symmetries-ntk.pdf, printed by Chromium from the built pages
-	.venvs/browser/bin/python -m tools.pdf
+	.venvs/browser/bin/python -m tools.site.pdf
 
 .venvs/browser/ready: requirements-browser.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/browser requirements-browser.txt
 
 assignments: .venv/ready .venvs/nbgrader/ready  ## the problem sets for students and instructors (or make assignments VARIANT=2027)
-	$(PY) -m tools.coursework.release $(if $(VARIANT),--variant $(VARIANT))
+	$(PY) -m coursework.release $(if $(VARIANT),--variant $(VARIANT))
 
 grade: .venv/ready .venvs/nbgrader/ready  ## grades a folder of submissions: make grade DIR=submissions
-	$(PY) -m tools.coursework.grade $(if $(DIR),"$(DIR)") $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSAFE),--unsafe)
+	$(PY) -m coursework.grade $(if $(DIR),"$(DIR)") $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSAFE),--unsafe)
 
 test-assignments: .venv/ready .venvs/nbgrader/ready  ## every task against right and wrong answers, the grading against hostile ones
-	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup coursework_tests
+	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup coursework/tests
 
 .venvs/nbgrader/ready: requirements-nbgrader.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/nbgrader requirements-nbgrader.txt
@@ -79,7 +82,7 @@ test-install:  ## the library alone in a fresh environment, on every supported P
 	@sh tools/test_install.sh
 
 sync: .venv/ready  ## stores changes in the prose of chapters alone, without running them
-	$(PY) -m tools.notebooks sync $(NOTEBOOK)
+	$(PY) -m tools.book.notebooks sync $(NOTEBOOK)
 
 lint: .venv/ready  ## style, format (ruff), types of nteq (mypy) and spelling (codespell)
 	$(PY) -m ruff check .
@@ -87,20 +90,20 @@ lint: .venv/ready  ## style, format (ruff), types of nteq (mypy) and spelling (c
 	$(PY) -m mypy
 	$(PY) -m codespell_lib
 
-execute: .venv/ready  ## syncs, runs and stores every notebook (or make execute NOTEBOOK=08)
-	$(PY) -m tools.notebooks execute $(NOTEBOOK)
+execute: .venv/ready  ## syncs, runs and stores every notebook (or make execute NOTEBOOK=ising)
+	$(PY) -m tools.book.notebooks execute $(NOTEBOOK)
 
 figures: .venv/ready  ## the figure of the first page (book/_assets/claim.png)
-	$(PY) -m tools.claim_figure
+	$(PY) -m experiments.front_page
 
 subset: .venv/ready  ## the part of Fashion-MNIST that ships with nteq
-	$(PY) -m tools.fashion_mnist_subset
+	$(PY) -m experiments.fashion_mnist_subset
 
 bench: .venv/ready  ## the book's page on performance, about two minutes
-	$(PY) -m tools.bench
+	$(PY) -m benchmarks.bench
 
 bench-large: .venv/ready  ## adds a prediction from 10,000 lattices to that page
-	$(PY) -m tools.bench large
+	$(PY) -m benchmarks.bench large
 
 lock:  ## the three requirements*.txt from pyproject.toml (needs uv on the PATH)
 	@{ sed -n '/^#/p' requirements.txt; $(UV_LOCK) pyproject.toml; echo '--editable .'; } > requirements.new
@@ -111,10 +114,10 @@ lock:  ## the three requirements*.txt from pyproject.toml (needs uv on the PATH)
 	@mv requirements.new requirements-nbgrader.txt
 
 vendor: .venv/ready  ## the JavaScript of the pages, from pinned npm packages (needs npm)
-	$(PY) -m tools.vendor
+	$(PY) -m tools.site.vendor
 
 address: .venv/ready  ## brings README, citation and set-up cells in step with the addresses in _config.yml
-	$(PY) -m tools.address
+	$(PY) -m tools.site.address
 
 clean:  ## what the targets above made, the environment included
-	rm -rf .venv .venvs _build assignments/build
+	rm -rf .venv .venvs _build coursework/build

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the library's tests on every supported Python found here, each in its own .venvs/3.X.
-# Arguments go to pytest: sh tools/test_matrix.sh tests/test_compat.py
+# Arguments go to pytest: sh tools/test_matrix.sh tests/library/test_compat.py
 set -u
 
 . tools/pythons.sh

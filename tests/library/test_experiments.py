@@ -1,0 +1,262 @@
+"""The commands at their quick size, and what they say when something is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.rotations import DIRECTION, at_angles, canonical, in_a_disc, smooth
+from nteq.actions import on_images
+from nteq.datasets import experiment
+from nteq.groups import cyclic
+from nteq.networks import cnn
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def command(name, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def refused(name, *arguments):
+    """The message, for a command that must fail in a way the user can act on."""
+    done = command(name, *arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr.splitlines()[-1] if "usage:" in done.stderr else done.stderr
+
+
+def provenance(result):
+    return json.loads(str(result["provenance"]))
+
+
+def test_the_ising_experiment_shows_the_theorem(tmp_path):
+    out = tmp_path / "ising.npz"
+    done = command("ising", "--quick", "--out", out)
+    assert done.returncode == 0 and "members/s" in done.stderr, done.stderr  # the progress bar
+    result = np.load(out)
+    full, half, none = result["infinite_rsd"]
+    assert (full < 1e-9).all() and (half > 1e-3).all() and (none > 1e-3).all()
+    assert result["rsd"].shape == result["rsd_error"].shape == (3, 2, 4)
+    assert (result["rsd"][0, :, -1] < 0.6 * result["rsd"][0, :, 0]).all()  # eight members against one
+    assert (result["theory_rsd"][0][:, -1] < 0.6 * result["theory_rsd"][0][:, 0]).all()
+    assert (result["ensemble_error"] < result["member_error"]).all()
+    made = provenance(result)
+    assert (
+        made["command"].startswith("python -m experiments.ising --quick") and made["settings"]["seed"] == "0"
+    )
+    assert {"python", "jax", "nteq"} <= set(made["versions"]) and made["seconds"] > 0
+    assert not out.with_suffix(".run").exists()
+
+    before = out.read_bytes()
+    assert "exists: give --resume" in refused("ising", "--quick", "--out", out)
+    assert "--steps: 50 there, 3 now" in refused("ising", "--quick", "--out", out, "--resume", "--steps", 3)
+    assert "is complete already" in command("ising", "--quick", "--out", out, "--resume").stdout
+    assert out.read_bytes() == before
+
+
+def test_the_fashion_mnist_experiment_runs(tmp_path):
+    out = tmp_path / "fashion.npz"
+    done = command("fashion_mnist", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["osp"].shape == (1, 4, 3) and (result["osp"] >= 1 / 8).all() and (result["osp"] <= 1).all()
+    assert result["member_accuracy"].shape == (1, 4) and 0 <= result["ensemble_accuracy"][0] <= 1
+    assert provenance(result)["settings"]["optimizer"] == "adam"
+
+
+def test_the_cross_product_experiment_shows_the_theorem(tmp_path):
+    out = tmp_path / "cross.npz"
+    done = command("cross_product", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    full, half, none = result["infinite_error"]
+    assert (full < 1e-9).all() and (half > 0.1).all() and (none > 0.1).all()
+    assert result["error"].shape == result["error_error"].shape == (3, 2, 4)
+    assert (result["error"][0, :, -1] < 0.7 * result["error"][0, :, 0]).all()  # eight members against one
+    assert (result["theory_error"][0][:, -1] < 0.7 * result["theory_error"][0][:, 0]).all()
+    assert (result["ensemble_error"] < result["member_error"]).all()
+    assert provenance(result)["settings"]["group"] == "['O']"
+
+
+@pytest.mark.slow
+def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path):
+    out = tmp_path / "fashion.npz"
+    diverging = ("--quick", "--out", out, "--optimizer", "sgd", "--learning-rate", "1e20")
+    message = refused("fashion_mnist", *diverging)
+    assert "the loss of member" in message and "is not finite at step" in message and "Reduce" in message
+    assert "holds an interrupted run: give --resume" in refused("fashion_mnist", *diverging)
+    assert "another configuration" in refused("fashion_mnist", "--quick", "--out", out, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("ising", ["--members", 0], "argument --members: must be a whole number of at least 1, got '0'"),
+        ("ising", ["--width", 64, 0], "argument --width: must be a whole number of at least 1, got '0'"),
+        ("ising", ["--train", "many"], "argument --train: must be a whole number"),
+        ("ising", ["--group", "C5"], "argument --group: invalid choice: 'C5'"),
+        ("ising", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
+        ("cross_product", ["--group", "T"], "argument --group: invalid choice: 'T'"),
+        ("fashion_mnist", ["--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
+        ("fashion_mnist", ["--group", "D4"], "argument --group: invalid choice: 'D4'"),
+        ("fashion_mnist", ["--test", 1798, "--train", 10], "--test must be at most 1797"),
+    ],
+)
+def test_bad_input_is_named_without_a_traceback(name, arguments, message, tmp_path):
+    assert message in refused(name, "--out", tmp_path / "x.npz", *arguments)
+
+
+def test_the_stored_ising_result_follows_the_theory():
+    result = experiment("ising")
+    sizes, rsd, error = result["sizes"], result["rsd"], result["rsd_error"]
+    assert sizes[-1] >= 1000 and {64, 128, 256, 512} <= set(result["widths"].tolist())
+    full = result["trainings"] == "full orbit"
+    several = sizes <= 256  # at least four ensembles of that size
+    for curve in rsd[full].reshape(-1, len(sizes)):
+        slope = np.polyfit(np.log(sizes[several]), np.log(curve[several]), 1)[0]
+        assert abs(slope + 0.5) < 0.05
+    assert (result["infinite_rsd"][0] < 1e-9).all()
+    # the controls level off where the infinite ensemble of such networks does, or nearly so
+    for control, limit in zip(rsd[~full], result["infinite_rsd"][1:], strict=True):
+        assert (control[:, -1] > 3 * rsd[0, :, -1]).all() and (control[:, -1] > 0.7 * limit).all()
+    # the wider the networks, the nearer to the curve of infinite width
+    order = np.argsort(result["widths"][full])
+    apart = np.abs(np.log(rsd[full][order] / result["theory_rsd"][0]))[..., several].mean((1, 2))
+    assert (np.diff(apart) < 0).all() and apart[-1] < 0.15
+    assert (error > 0).all()
+    # and the networks have learned something
+    assert (result["ensemble_error"] < 0.15 * result["energy_variance"]).all()
+
+
+def test_the_stored_fashion_mnist_result_shows_ensembles_that_agree_with_themselves():
+    result = experiment("fashion_mnist")
+    sizes, osp, error = result["sizes"], result["osp"], result["osp_error"]
+    assert sizes[-1] >= 100 and result["groups"].tolist() == ["C4", "C8", "C16"]
+    single, ensemble = osp[..., 0], osp[..., -1]
+    # quarter turns act exactly: on all four kinds of images the ensemble is nearer to 1 than its members
+    assert (ensemble[0] > single[0] + 4 * (error[0, :, 0] + error[0, :, -1])).all()
+    assert (ensemble[0] > 0.9).all()
+    # finer turns interpolate, which blurs what is rough; near the data that matters little
+    assert (ensemble[:, 0] > single[:, 0]).all() and (ensemble[:, 0] > 0.9).all()
+    assert (result["ensemble_accuracy"] > result["member_accuracy"].mean(1)).all()
+    assert (result["member_accuracy"].mean(1) > 0.6).all()
+
+
+def test_the_stored_cross_product_result_follows_the_theory():
+    result = experiment("cross_product")
+    sizes, error, spread = result["sizes"], result["error"], result["error_error"]
+    assert sizes[-1] >= 1000 and {64, 128, 256} <= set(result["widths"].tolist())
+    full = result["trainings"] == "full orbit"
+    several = sizes <= 256  # at least three ensembles of that size
+    for curve in error[full].reshape(-1, len(sizes)):
+        slope = np.polyfit(np.log(sizes[several]), np.log(curve[several]), 1)[0]
+        assert abs(slope + 0.5) < 0.05
+    assert (result["infinite_error"][0] < 1e-9).all()
+    # the controls level off where the infinite ensemble of such networks does, or nearly so
+    for control, limit in zip(error[~full], result["infinite_error"][1:], strict=True):
+        assert (control[:, -1] > 5 * error[0, :, -1]).all() and (control[:, -1] > 0.7 * limit).all()
+    # the wider the networks, the nearer to the curve of infinite width
+    order = np.argsort(result["widths"][full])
+    apart = np.abs(np.log(error[full][order] / result["theory_error"][0]))[..., several].mean((1, 2))
+    assert (np.diff(apart) < 0).all() and apart[-1] < 0.15
+    assert (spread > 0).all()
+    # and the networks have learned something, if they were shown the orbits
+    assert (result["ensemble_error"][full] < 0.15 * result["label_variance"]).all()
+    assert result["ensemble_error"][-1] > 0.5 * result["label_variance"]
+
+
+def test_the_rotations_experiment_runs(tmp_path):
+    out = tmp_path / "rotations.npz"
+    done = command("rotations", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["groups"].tolist() == ["C4"] * 4
+    assert result["methods"].tolist() == [
+        "as trained",
+        "symmetrised",
+        "canonicalised",
+        "trained canonicalised",
+    ]
+    assert result["same"].shape == result["ensemble_same"].shape == (4, 5, 64)
+    assert result["classes"].shape == (2, 2, 64, 6 + 4 * 2) and result["ends"][-1] == 14
+    assert result["member_accuracy"].shape == (4, 2, 64) and result["osp"].shape == (4, 5, 2)
+    assert (result["same"][:, :, 0] == 1).all()  # upright, with itself
+    assert (result["same"][1:, :, ::16] == 1).all()  # three ways to be invariant under quarter turns
+    assert provenance(result)["settings"]["canonical"] == "['C4']"
+    assert "argument --canonical: invalid choice" in refused("rotations", "--canonical", "C3", "--out", out)
+
+
+@pytest.mark.parametrize("order", [4, 8])
+def test_canonical_images_have_their_centre_of_mass_in_the_direction(order):
+    action = on_images(cyclic(order))
+    x = in_a_disc(smooth(jax.random.uniform(jax.random.key(0), (30, 12, 12, 1))))
+    images, turned_by = canonical(action, x)
+    position = np.arange(12) - 5.5
+    mass = np.asarray(images).sum((1, 2, 3))
+    right, down = (np.einsum(f"nrcx,{axis}->n", images, position) / mass for axis in "cr")
+    angle = np.angle((right - 1j * down) * np.exp(-1j * DIRECTION))
+    # interpolation moves the centre of mass a little
+    assert (np.abs(angle) < np.pi / order + (0 if action.exact else 0.1)).all()
+    for g, image, before in zip(turned_by, images, x, strict=True):
+        assert (action(int(g), before[None])[0] == image).all()
+    if action.exact:  # a standard position is the same for the whole orbit
+        assert (canonical(action, action(1, x))[0] == images).all()
+
+
+def test_answers_at_64_angles_contain_the_symmetrised_and_the_canonicalised_network():
+    network, turn, quarter = cnn([4], 4, 2, outputs=3), on_images(cyclic(64)), on_images(cyclic(4))
+    x = jax.random.uniform(jax.random.key(0), (5, 28, 28, 1))
+    params = network.init(jax.random.key(1), (28, 28, 1))
+    asked = [turn(a, x) for a in range(64)]
+    logits = np.stack([network.apply(params, images) for images in asked])[None]
+    turned = np.stack([canonical(quarter, images)[1] for images in asked])
+    answers = at_angles(logits, turned)
+    for a in (0, 3, 16, 40, 63):
+        mean = sum(network.apply(params, quarter(q, asked[a])) for q in range(4)) / 4
+        np.testing.assert_allclose(answers["symmetrised"][0, a], mean, atol=1e-5)
+        standing = network.apply(params, canonical(quarter, asked[a])[0])
+        np.testing.assert_allclose(answers["canonicalised"][0, a], standing, atol=1e-5)
+
+
+def test_smooth_noise_has_the_same_pixels_and_less_contrast_between_neighbours():
+    x = jax.random.uniform(jax.random.key(0), (3, 28, 28, 1))
+    smoothed = smooth(x)
+    assert (np.sort(smoothed.reshape(3, -1)) == np.sort(x.reshape(3, -1))).all()
+    roughness = lambda images: float(np.abs(np.diff(images, axis=1)).mean())
+    assert roughness(smoothed) < 0.4 * roughness(x)
+    disc = in_a_disc(x)
+    assert (disc[:, [0, 0, -1, -1], [0, -1, 0, -1]] == 0).all() and (disc[:, 14] == x[:, 14]).all()
+
+
+def test_the_stored_rotations_result_shows_what_the_chapter_says():
+    result = experiment("rotations")
+    other = experiment("fashion_mnist")
+    groups, methods, same = result["groups"], result["methods"], result["ensemble_same"]
+    row = lambda group, method="as trained": np.flatnonzero((groups == group) & (methods == method))[0]
+    assert result["sizes"][-1] >= 24
+    # the same networks as in the other experiment
+    members = result["member_accuracy"][[row(g) for g in other["groups"]], :, 0]
+    assert (members == other["member_accuracy"][:, : members.shape[1]]).all()
+    # more turns in training, more angles with the same class
+    ladder = result["osp"][[row(f"C{k}") for k in (1, 2, 4, 8, 16)]]
+    for kind in (0, 4):  # test images, smooth noise in a disc
+        assert (np.diff(ladder[:, kind], axis=0) > 0).all()
+        assert (ladder[:, kind, 1] > ladder[:, kind, 0]).all()
+    # under C8 the corners and the grains decide whether 45 degrees are like 0
+    quarter, odd = same[row("C8")][:, ::16].mean(1), same[row("C8")][:, 8::16].mean(1)
+    assert (quarter > 0.85).all() and odd[1] < 0.1 and odd[0] > 0.9 and (odd[2:] > 0.5).all()
+    # exactly invariant, one by one
+    for method in ("symmetrised", "canonicalised", "trained canonicalised"):
+        assert (result["same"][row("C4", method)][:, ::16] == 1).all()
+    accuracy = lambda method: result["member_accuracy"][row("C4", method), :, 0].mean()
+    ensemble = result["ensemble_accuracy"][row("C4"), 0]
+    assert ensemble > accuracy("symmetrised") > accuracy("as trained") > accuracy("trained canonicalised")

@@ -1,0 +1,1 @@
+"""What is made of the built pages and published with them: checks, notebooks for Colab, slides, PDF."""
