@@ -8,7 +8,7 @@ UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header 
 UV_LOCK = $(UV) --extra book --extra stax --group build --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-matrix test-install execute sync lint figures slides pdf publish subset bench bench-large lock vendor address clean
+.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-variant test-matrix test-install execute sync lint figures slides pdf publish subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -45,7 +45,7 @@ test-faults: .venv/ready  ## long runs killed at random moments, on a full disk,
 
 test-browser: .venvs/browser/ready  ## the built book in Chromium: offline, formulas, sliders, phone, accessibility
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
-	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= tests/browser
+	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= -n 2 --dist loadgroup tests/browser
 
 test-colab: .venv/ready  ## every chapter in an environment like Colab's, Python 3.12 and 3.13, half an hour
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
@@ -70,7 +70,10 @@ grade: .venv/ready .venvs/nbgrader/ready  ## grades a folder of submissions: mak
 	$(PY) -m coursework.grade $(if $(DIR),"$(DIR)") $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSAFE),--unsafe)
 
 test-assignments: .venv/ready .venvs/nbgrader/ready  ## every task against right and wrong answers, the grading against hostile ones
-	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup coursework/tests
+	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup -m "not variant" coursework/tests
+
+test-variant: .venv/ready  ## the answers to a problem set for another variant (all sets, or make test-variant NAME=ps2)
+	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup -m variant $(if $(NAME),-k "$(NAME)") coursework/tests/test_answers.py
 
 .venvs/nbgrader/ready: requirements-nbgrader.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/nbgrader requirements-nbgrader.txt

@@ -49,6 +49,7 @@ def test_a_task_is_tried_with_four_wrong_answers_and_two_other_right_ones(name, 
     assert kinds.count("right") >= 2
 
 
+@pytest.mark.variant
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", [together(name) for name in source.names()])
 def test_a_variant_keeps_the_tests_valid(name, variant):

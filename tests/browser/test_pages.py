@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import BOOK
 
+from conftest import BOOK
 from tools import places
 
 FILES = sorted(path.relative_to(BOOK) for path in BOOK.rglob("*.html"))
@@ -38,7 +38,11 @@ def open_page(context, address):
     return seen
 
 
-@pytest.fixture(scope="module", params=PAGES)
+# a page's tests run in one process, after each other on one load
+together = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PAGES]
+
+
+@pytest.fixture(scope="module", params=together)
 def visit(request, browser, site):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     seen = open_page(context, site + request.param)
@@ -193,9 +197,10 @@ def test_a_slow_script_of_the_figures_does_not_keep_the_text_from_the_reader(bro
     context.close()
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_folded_solution_opens_and_closes_by_keyboard(visit_fresh, name):
-    page = visit_fresh(name)
+def test_a_folded_solution_opens_and_closes_by_keyboard(visit):
+    if visit.name not in CHAPTERS:
+        return
+    page = visit.page
     solution = page.locator("div.solution.dropdown").first
     button = solution.locator("button.toggle-button").first
     inside = solution.locator("section, .solution-content, p:not(.admonition-title)").last
@@ -240,10 +245,11 @@ def test_solutions_are_printed_unfolded(visit_fresh):
         assert solution.locator("p").last.is_visible()
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_a_chapter_opens_in_colab_and_on_binder(visit_fresh, name):
-    links = visit_fresh(name).locator("a[href]").evaluate_all("(all) => all.map((a) => a.href)")
-    source = name.replace(".html", ".ipynb")
+def test_a_chapter_opens_in_colab_and_on_binder(visit):
+    if visit.name not in CHAPTERS:
+        return
+    links = visit.page.locator("a[href]").evaluate_all("(all) => all.map((a) => a.href)")
+    source = visit.name.replace(".html", ".ipynb")
     repository = next(link for link in links if "github.com" in link and "/issues" not in link)
     owner = "/".join(repository.split("/")[3:5])
     assert (BOOK / source).exists()

@@ -1,8 +1,9 @@
 """The deck that make slides writes."""
 
 import pytest
-from conftest import BOOK
 from test_pages import TYPESET, open_page
+
+from conftest import BOOK
 
 pytestmark = pytest.mark.skipif(not (BOOK / "slides").exists(), reason="no slides here: run make slides")
 

@@ -1,5 +1,6 @@
 """neural-tangents on today's JAX: every layer against an oracle without neural-tangents' kernels."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import nteq
 from nteq.compat import neural_tangents as nt
 from nteq.compat import stax
 
@@ -79,11 +81,27 @@ NONLINEARITIES = {
     "RectifiedMonomial": stax.RectifiedMonomial(2),
     "Polynomial": stax.Polynomial([0.3, -0.5, 0.2, 0.1]),
 }
+# What chapters and library use is tested each time, the other layers by `make test-slow`.
+USED = {"Erf", "Relu", "LeakyRelu", "Sin", "Dense", "Conv", "Flatten", "GlobalAvgPool"}
+
+
+def by_use(names):
+    return [name if name in USED else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def test_each_layer_that_a_chapter_or_the_library_uses_is_tested_each_time():
+    root = Path(nteq.__file__).resolve().parent.parent
+    folders = ("nteq", "notebooks", "experiments", "assignments", "coursework", "benchmarks", "book")
+    files = [file for folder in folders for kind in ("*.py", "*.md") for file in (root / folder).rglob(kind)]
+    found = {name for file in files for name in re.findall(r"\bstax\.([A-Z]\w*)", file.read_text("utf-8"))}
+    assert {"Dense", "Erf"} <= found <= USED
+
+
 # Hermite polynomials have unit variance under N(0, 1) only, and neural-tangents' kernel assumes it
 UNIT_VARIANCE = {"Hermite"}
 
 
-@pytest.mark.parametrize("name", NONLINEARITIES)
+@pytest.mark.parametrize("name", by_use(NONLINEARITIES))
 def test_a_nonlinearity_maps_both_kernels_by_its_gaussian_integrals(name):
     kernel_fn = stax.serial(stax.Dense(1), NONLINEARITIES[name])[2]
     activation = lambda z: NONLINEARITIES[name][1]((), z)
@@ -98,7 +116,7 @@ def test_a_nonlinearity_maps_both_kernels_by_its_gaussian_integrals(name):
 
 
 # RectifiedMonomial: in 0.6.5 rounding under a square root makes its diagonal NaN
-@pytest.mark.parametrize("name", [n for n in NONLINEARITIES if n != "RectifiedMonomial"])
+@pytest.mark.parametrize("name", by_use(n for n in NONLINEARITIES if n != "RectifiedMonomial"))
 def test_the_kernel_of_a_nonlinearity_is_a_covariance(name):
     x = draw(6, 4)
     if name in UNIT_VARIANCE:
@@ -111,6 +129,7 @@ def test_the_kernel_of_a_nonlinearity_is_a_covariance(name):
         assert np.linalg.eigvalsh(k).min() > -1e-7 * np.abs(k).max()
 
 
+@pytest.mark.slow
 def test_numerical_and_custom_nonlinearities_agree_with_the_closed_form():
     x1, x2 = draw(3, 4), draw(2, 4, seed=1)
     closed = stax.serial(stax.Dense(1), stax.Erf())[2](x1, x2, KINDS)
@@ -122,6 +141,7 @@ def test_numerical_and_custom_nonlinearities_agree_with_the_closed_form():
             assert_allclose(got, expected, rtol=rtol, atol=rtol)
 
 
+@pytest.mark.slow
 def test_exp_normalized_is_the_gaussian_of_the_angle():
     x1, x2 = inputs_with_covariance()
     nngp, ntk = stax.serial(stax.Dense(1), stax.ExpNormalized(gamma=1.5))[2](x1, x2, KINDS)
@@ -197,7 +217,7 @@ def heads(side):
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR"])
-@pytest.mark.parametrize("head", ["Flatten", "GlobalAvgPool", "GlobalSumPool", "AvgPool", "SumPool"])
+@pytest.mark.parametrize("head", by_use(["Flatten", "GlobalAvgPool", "GlobalSumPool", "AvgPool", "SumPool"]))
 def test_a_convolutional_network_has_the_kernel_of_the_explicit_recursion(padding, head):
     n, side, channels, W_std, b_std = 4, 5, 2, 1.4, 0.3
     x = draw(n, side, side, channels, seed=2)
@@ -258,6 +278,7 @@ def test_a_dense_network_has_the_kernel_of_the_recursion(depth):
         assert_allclose(got, off_diagonal(k), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_residual_block_adds_the_kernels_of_its_branches():
     x = draw(5, 6)
     block = stax.serial(
@@ -273,6 +294,7 @@ def test_a_residual_block_adds_the_kernels_of_its_branches():
         assert_allclose(got, off_diagonal(k), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_product_of_branches_multiplies_the_kernels():
     x = draw(5, 6)
     product = stax.serial(
@@ -283,6 +305,7 @@ def test_a_product_of_branches_multiplies_the_kernels():
         assert_allclose(got, off_diagonal(k), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_repeating_a_block_is_writing_it_out():
     x = draw(5, 6)
     block = stax.serial(stax.Dense(6, W_std=1.5, b_std=0.1), stax.Relu())  # as wide as its input
@@ -291,6 +314,7 @@ def test_repeating_a_block_is_writing_it_out():
         assert_allclose(a, b, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_layer_norm_divides_by_the_standard_deviations():
     x = draw(5, 6)
     kernel_fn = stax.serial(stax.Dense(1, W_std=1.5, b_std=0.3), stax.LayerNorm(eps=1e-12), stax.Relu())[2]
@@ -300,6 +324,7 @@ def test_layer_norm_divides_by_the_standard_deviations():
         assert_allclose(got, off_diagonal(k), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_attention_weighs_positions_by_the_softmax_of_their_covariance():
     n, positions, channels, OV, b_std = 4, 3, 2, 1.2, 0.3
     x = draw(n, positions, channels)

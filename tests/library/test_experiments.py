@@ -1,6 +1,7 @@
 """The commands at their quick size, and what they say when something is wrong."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -27,18 +28,45 @@ def command(name, *arguments):
     )
 
 
-def refused(name, *arguments):
-    """The message, for a command that must fail in a way the user can act on."""
-    done = command(name, *arguments)
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    return done.stderr.splitlines()[-1] if "usage:" in done.stderr else done.stderr
+def message(status, said):
+    """What a command that must fail says, in a way the user can act on."""
+    assert status == 2 and "Traceback" not in said, said
+    return said.splitlines()[-1] if "usage:" in said else said
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """Runs a command in this process: what it prints, what it says on stderr, and its exit status."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        monkeypatch.setattr(jax.config, "update", lambda *_: None)  # this process has its devices already
+        try:
+            runpy.run_path(str(ROOT / "experiments" / f"{name}.py"), run_name="__main__")
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        return *capsys.readouterr(), status
+
+    return run
+
+
+@pytest.fixture
+def refused(here):
+    """The message of a command that fails before it starts anything."""
+
+    def run(name, *arguments):
+        _, said, status = here(name, *arguments)
+        return message(status, said)
+
+    return run
 
 
 def provenance(result):
     return json.loads(str(result["provenance"]))
 
 
-def test_the_ising_experiment_shows_the_theorem(tmp_path):
+def test_the_ising_experiment_shows_the_theorem(tmp_path, here, refused):
     out = tmp_path / "ising.npz"
     done = command("ising", "--quick", "--out", out)
     assert done.returncode == 0 and "members/s" in done.stderr, done.stderr  # the progress bar
@@ -59,7 +87,7 @@ def test_the_ising_experiment_shows_the_theorem(tmp_path):
     before = out.read_bytes()
     assert "exists: give --resume" in refused("ising", "--quick", "--out", out)
     assert "--steps: 50 there, 3 now" in refused("ising", "--quick", "--out", out, "--resume", "--steps", 3)
-    assert "is complete already" in command("ising", "--quick", "--out", out, "--resume").stdout
+    assert "is complete already" in here("ising", "--quick", "--out", out, "--resume")[0]
     assert out.read_bytes() == before
 
 
@@ -88,13 +116,15 @@ def test_the_cross_product_experiment_shows_the_theorem(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path):
+def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path, refused):
     out = tmp_path / "fashion.npz"
     diverging = ("--quick", "--out", out, "--optimizer", "sgd", "--learning-rate", "1e20")
-    message = refused("fashion_mnist", *diverging)
-    assert "the loss of member" in message and "is not finite at step" in message and "Reduce" in message
+    done = command("fashion_mnist", *diverging)
+    said = message(done.returncode, done.stderr)
+    assert "the loss of member" in said and "is not finite at step" in said and "Reduce" in said
     assert "holds an interrupted run: give --resume" in refused("fashion_mnist", *diverging)
-    assert "another configuration" in refused("fashion_mnist", "--quick", "--out", out, "--resume")
+    done = command("fashion_mnist", "--quick", "--out", out, "--resume")
+    assert "another configuration" in message(done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +141,7 @@ def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path
         ("fashion_mnist", ["--test", 1798, "--train", 10], "--test must be at most 1797"),
     ],
 )
-def test_bad_input_is_named_without_a_traceback(name, arguments, message, tmp_path):
+def test_bad_input_is_named_without_a_traceback(refused, name, arguments, message, tmp_path):
     assert message in refused(name, "--out", tmp_path / "x.npz", *arguments)
 
 
