@@ -2,7 +2,7 @@
 
 This stands at the top since all that pytest runs passes by it, library, doctests, notebooks and coursework,
 and since it has to come before JAX. The environment carries it to what the tests start: workers, kernels,
-commands and their restarts. A submission gets the cache to read only (tools/coursework/sandbox.py).
+commands and their restarts. A submission gets the cache to read only (coursework/sandbox.py).
 """
 
 import hashlib
