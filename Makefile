@@ -8,7 +8,7 @@ UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header 
 UV_LOCK = $(UV) --extra book --extra stax --group build --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-variant test-matrix test-install execute sync lint figures slides pdf publish subset bench bench-large lock vendor address clean
+.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-variant test-matrix test-install test-gpu execute sync lint figures slides pdf publish subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
@@ -80,6 +80,11 @@ test-variant: .venv/ready  ## the answers to a problem set for another variant (
 
 test-matrix:  ## the library's tests on every supported Python found here
 	@sh tools/test_matrix.sh
+
+test-gpu:  ## the library in float32 and float64 on the first GPU, if there is one (make test-gpu PY=python of an environment with JAX for it)
+	@$(PY) -c "import jax; jax.devices('gpu')" 2>/dev/null || { echo "JAX finds no GPU here, so nothing was run."; exit 0; }; \
+	NTEQ_TEST_PLATFORM=gpu $(PY) -m pytest -q tests/library/test_precision.py && \
+	$(PY) -m pytest -q -m "not slow and not faults" --ignore tests/library/test_compat.py --ignore tests/library/test_experiments.py tests/library
 
 test-install:  ## the library alone in a fresh environment, on every supported Python found here
 	@sh tools/test_install.sh
