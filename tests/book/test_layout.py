@@ -1,4 +1,4 @@
-"""What a clone has to be: free of circles, the same bytes everywhere, able to publish itself."""
+"""What a clone has to be: free of circles, the same bytes everywhere, fit to publish itself."""
 
 import ast
 import os
