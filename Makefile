@@ -11,7 +11,7 @@ UV_LOCK = $(UV) --extra book --extra stax --group build --group test --no-emit-p
 .PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-variant test-matrix test-install test-gpu execute sync lint figures slides pdf publish subset bench bench-large lock vendor address clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-16s %s\n' "$$name" "$$what"; done
 
 setup: .venv/ready  ## the environment in .venv (TensorFlow-free, from requirements.txt)
 

@@ -20,7 +20,7 @@ from jax import Array
 
 __all__ = ["digits", "experiment", "fashion_mnist", "histology_patches", "natural_images", "noise"]
 
-SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # tools/fashion_mnist_subset.py makes it
+SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # experiments/fashion_mnist_subset.py makes it
 SHIPPED_SIZES = 2000, 1000
 RESULTS = Path(__file__).with_name("results")  # the commands in experiments make them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

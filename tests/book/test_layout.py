@@ -84,9 +84,9 @@ def test_the_pages_are_published_on_their_branch_as_one_commit(tmp_path):
     (tmp_path / "_build" / "html" / "_static").mkdir(parents=True)
     shutil.copy(places.ROOT / "tools" / "site" / "publish.sh", tmp_path / "tools" / "site")
     shutil.copy(places.ROOT / "_config.yml", tmp_path)
-    (tmp_path / ".gitignore").write_text("_build\n*.css\n")
     git("init", "--quiet", "--bare", "pages.git", at=tmp_path)
     git("init", "--quiet", at=tmp_path)
+    (tmp_path / ".git" / "info" / "exclude").write_text("_build\n*.css\n")
     git("remote", "add", "origin", str(tmp_path / "pages.git"), at=tmp_path)
     git("config", "user.name", "Ada", at=tmp_path)
     git("config", "user.email", "ada@ada.example", at=tmp_path)
@@ -98,11 +98,13 @@ def test_the_pages_are_published_on_their_branch_as_one_commit(tmp_path):
     built = {"index.html", ".nojekyll", "_static/book.css"}
     for name in built:
         (tmp_path / "_build" / "html" / name).write_text(name)
-    for _ in range(2):
+    for content in ("first", "second"):
+        (tmp_path / "_build" / "html" / "index.html").write_text(content)
         subprocess.run(publish, check=True, capture_output=True)
         published = git("ls-tree", "-r", "--name-only", places.branch(), at=tmp_path / "pages.git")
         assert set(published.splitlines()) == built
         assert git("rev-list", "--count", places.branch(), at=tmp_path / "pages.git") == "1\n"
+        assert git("show", f"{places.branch()}:index.html", at=tmp_path / "pages.git") == content
     assert git("status", "--porcelain", "--untracked-files=no", at=tmp_path) == ""
 
 

@@ -52,8 +52,8 @@ def test_no_myst_is_left_and_no_word_is_lost(known, name):
         ("By {prf:ref}`thm-1`. {prf:ref}`thm-1`", "By [theorem (Big)](u#thm-1). [Theorem (Big)](u#thm-1)"),
         ("see {doc}`there <../notebooks/one>`", "see [there](u)"),
         (
-            "see {chapter}`two` and\n{chapter}`one to\ntwo`",
-            "see [chapter 2](v) and\nchapters [1](u) to [2](v)",
+            "see {chapter}`two`. {Chapter}`one to\ntwo`",
+            "see [chapter 2](v). Chapters [1](u) to [2](v)",
         ),
     ],
 )

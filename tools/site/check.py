@@ -1,4 +1,4 @@
-"""Looks through the built book: `python -m tools.check_build _build/html`.
+"""Looks through the built book: `python -m tools.site.check _build/html`.
 
 Fails if a page has an image without a description (or with its file name as one), a folded box without a
 title to unfold it by, a link to a page or a place of the book that is not there or to a notebook on Colab or
@@ -152,5 +152,5 @@ def main(folder: str) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m tools.check_build FOLDER")
+        raise SystemExit("usage: python -m tools.site.check FOLDER")
     raise SystemExit(main(sys.argv[1]))
