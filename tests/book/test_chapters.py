@@ -54,6 +54,11 @@ def test_a_reference_by_name_is_read_as_a_number(four, content, words, leads_to)
         assert [name for _, name in parts if name] == leads_to
 
 
+def test_references_are_written_out_where_no_page_is_built(four):
+    text = "as {chapter}`two` and {term}`orbit` say; {Chapter}`one to three`"
+    assert chapters.spelled(text) == "as chapter 2 and {term}`orbit` say; Chapters 1 to 3"
+
+
 def test_a_number_follows_the_order_of_the_table_of_contents(monkeypatch):
     monkeypatch.setattr(places, "chapters", lambda: ["zero", "one", "two"])
     assert chapters.reference("two") == [("chapter 3", "two")]

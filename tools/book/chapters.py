@@ -68,6 +68,12 @@ def reference(content: str, capital: bool = False) -> list[tuple[str, str | None
     return [(f"{word}s ", None), *parts]
 
 
+def spelled(text: str) -> str:
+    """Markdown with its references to chapters by number written out."""
+    words = lambda match: "".join(part for part, _ in reference(match[2], match[1] == "C"))
+    return re.sub(r"\{([Cc])hapter\}`([^`]+)`", words, text)
+
+
 def _chapter(role, rawtext, text, lineno, inliner, options=None, content=()):
     try:
         parts = reference(" ".join(text.split()), role[0] == "C")

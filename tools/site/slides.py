@@ -17,7 +17,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from tools import places
-from tools.book import notebooks
+from tools.book import chapters, notebooks
 
 TARGET = places.BUILT / "slides" / "index.html"
 
@@ -59,7 +59,7 @@ def statements(cell: nbformat.NotebookNode, page: BeautifulSoup, name: str) -> l
     labels = re.findall(r"^:label: (\S+)", cell.source, re.M)
     if labels:
         return [str(_found(page, label, name)) for label in labels]
-    lead = " ".join(re.findall(r"\*\*(.+?)\*\*", cell.source))
+    lead = chapters.spelled(" ".join(re.findall(r"\*\*(.+?)\*\*", cell.source)))
     formulas = "".join(
         f"<div>\\[{html.escape(f)}\\]</div>" for f in re.findall(r"\$\$(.+?)\$\$", cell.source, re.S)
     )
