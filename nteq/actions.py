@@ -614,7 +614,7 @@ def _batch(name: str, x: ArrayLike) -> Array:
     inexact = jnp.issubdtype(given.dtype, jnp.inexact)
     if inexact and not _checks.look(lambda: jnp.isfinite(given).all()):
         raise ValueError(f"{name}: x has entries that are not finite. Remove them first.")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), jax.ensure_compile_time_eval():  # known stays known inside of a trace
         array = jnp.asarray(given)
     same = (lambda: jnp.isfinite(array).all()) if inexact else (lambda: np.asarray(array) == given)
     if array.dtype != given.dtype and not _checks.look(same).all():
@@ -627,7 +627,12 @@ def _batch(name: str, x: ArrayLike) -> Array:
 
 def _whole_or_single(x: Array) -> Array:
     """Half precision as float32: its own rounding would pass for a symmetry."""
-    return _floating(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+    if not jnp.issubdtype(x.dtype, jnp.inexact) or x.dtype.itemsize >= 4:
+        return x
+    if not _checks.is_known(x):
+        return x.astype(jnp.float32)
+    with jax.ensure_compile_time_eval():
+        return x.astype(jnp.float32)
 
 
 def _floating(x: Array) -> Array:

@@ -213,8 +213,8 @@ def test_groups_are_equal_if_their_tables_are():
 def test_a_group_survives_pickling(group):
     hash(group), group.conjugacy_classes
     again = pickle.loads(pickle.dumps(group))
+    assert "conjugacy_classes" not in vars(again)  # nothing derived travels
     assert again == group and again.contents == group.contents and again.name == group.name
-    assert set(vars(again)) <= {"table", "name", "matrices", "permutations", "generators", "identity"}
     with pytest.raises(ValueError, match="read-only"):
         again.table[0, 0] = 1
 
@@ -267,7 +267,7 @@ def test_direct_product_permutes_the_points_of_the_second_group_behind_those_of_
         (lambda: direct_product(symmetric(6), symmetric(4)), "has 17280 elements, more than 4096"),
         (lambda: cyclic(5000), "cyclic: n must be at most 4096, got 5000"),
         (lambda: FiniteGroup([[0, 1], [1]]), "rows of table differ in length"),
-        (lambda: FiniteGroup([[0, 1], [1, 0]], matrices=[["a"], ["b"]]), "matrices must hold real numbers"),
+        (lambda: FiniteGroup([[0, 1], [1, 0]], matrices=[["a"], ["b"]]), "matrices must be an array of real numbers"),
         (lambda: FiniteGroup([[0]], matrices=[[[0.0]]]), "matrix 0 is not orthogonal.* by 1.0"),
         (
             lambda: FiniteGroup([[0, 1], [1, 0]], matrices=[np.eye(2), [[1, 1], [0, -1]]]),
