@@ -2,21 +2,27 @@ r"""Groups acting on arrays: $\rho(g)x$ for a whole batch x of shape (n, *featur
 
 An `Action` bundles the group with the function that moves the data. Quarter turns and reflections permute the
 sites of a square grid, so they are exact; finer rotations of an image have to interpolate and say so in
-`Action.exact`.
+`Action.exact`. What only permutes keeps the type of the data, integers included; what computes returns a
+floating type, JAX's default for integers and booleans, float32 for half precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
-from nteq.groups import FiniteGroup, generated_by
+from nteq import _checks
+from nteq.groups import FiniteGroup, generated_by, read_only
 from nteq.groups import direct_product as product_group
 
 __all__ = [
@@ -34,11 +40,18 @@ __all__ = [
 ]
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Action:
     r"""A group acting on batches of arrays, $\rho(gh) = \rho(g)\rho(h)$.
 
-    Call it as `action(g, x)` to get $\rho(g)x$; g may be traced, so an action can be jitted and vmapped.
+    Call it as `action(g, x)` to get $\rho(g)x$; g may be traced, so an action can be jitted and vmapped. A
+    traced g cannot be refused: outside of 0 … |G| − 1 the result is NaN, and in types that have none the
+    number that `jnp.take` puts there (the smallest of signed, the largest of unsigned integers, True).
+
+    Actions are equal if their groups are, with matrices and permutations, and `act`, `exact` and `name`. For
+    those that this module makes that is what they do; functions of your own are equal if they are the same
+    object. As an argument of `jax.jit` an action is a constant.
 
     Args:
         group: the group G.
@@ -47,32 +60,48 @@ class Action:
         name: how error messages call the action.
 
     Raises:
-        ValueError: when called: g is not an element, x is empty or not finite, or act changed the shape.
+        ValueError: group is no FiniteGroup, act cannot be called; when called: g is not an element, x is
+            empty, not finite or does not hold numbers, or act changed the shape.
 
     >>> from nteq.groups import cyclic
     >>> flip = Action(cyclic(2), lambda g, x: jnp.where(g == 1, x[:, ::-1], x), name="reversal")
     >>> flip(1, jnp.array([[1.0, 2.0, 3.0]]))
     Array([[3., 2., 1.]], dtype=float32)
+    >>> on_lattices(cyclic(4)) == on_lattices(cyclic(4))
+    True
     """
 
     group: FiniteGroup
-    act: Callable[[ArrayLike, Array], Array]
+    act: Callable[[ArrayLike, Array], Array] = field(hash=False)
     exact: bool = True
     name: str = "action"
+    contents: tuple[str, str, str] = field(init=False, repr=False)  # groups are equal by their tables alone
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.group, FiniteGroup):
+            raise ValueError(
+                f"{self.name}: group must be a FiniteGroup such as cyclic(4), got {self.group!r}."
+            )
+        if not callable(self.act):
+            raise ValueError(f"{self.name}: act must be a function (g, x) → ρ(g)x, got {self.act!r}.")
+        object.__setattr__(self, "contents", self.group.contents)
 
     def __call__(self, g: ArrayLike, x: ArrayLike) -> Array:
         """ρ(g)x, shape (n, *features)."""
-        if not isinstance(g, jax.core.Tracer):
-            if np.ndim(g):
-                raise ValueError(
-                    f"{self.name}: g must be one element, got shape {np.shape(g)}. Use jax.vmap for many."
-                )
-            g = self.group._element(np.asarray(g)[()])
-        x = jnp.asarray(x)
-        if x.ndim < 1 or x.size == 0:
-            raise ValueError(f"{self.name}: x must be a batch of shape (n, *features), got shape {x.shape}.")
-        if not isinstance(x, jax.core.Tracer) and not jnp.isfinite(x).all():
-            raise ValueError(f"{self.name}: x has entries that are not finite. Remove them first.")
+        if np.ndim(g):
+            raise ValueError(
+                f"{self.name}: g must be one element, got shape {np.shape(g)}. Use jax.vmap for many."
+            )
+        x = _batch(self.name, x)
+        if _checks.is_known(g):
+            return self._moved(self.group._element(np.asarray(g)[()]), x)
+        g = jnp.asarray(g)
+        if not jnp.issubdtype(g.dtype, jnp.integer):
+            raise ValueError(f"{self.name}: g must be an integer, got dtype {g.dtype}.")
+        moved = self._moved(g, x)
+        return jnp.where((g >= 0) & (g < self.group.order), moved, _no_number(moved.dtype))
+
+    def _moved(self, g: ArrayLike, x: Array) -> Array:
         moved = self.act(g, x)
         if moved.shape != x.shape:
             raise ValueError(
@@ -80,7 +109,27 @@ class Action:
             )
         return moved
 
-    def defect(self, x: ArrayLike) -> float:
+    def restricted(self, elements: Iterable[int]) -> Action:
+        """The same action of a subgroup only.
+
+        Args:
+            elements: elements of the group, of which the subgroup is the smallest that contains them; it
+                is `group.subgroup(elements)`, with its numbering.
+
+        Raises:
+            ValueError: one of them is not an element.
+
+        >>> from nteq.groups import dihedral
+        >>> turns = on_lattices(dihedral(4)).restricted([1])
+        >>> turns.group.order, turns(3, jnp.array([[[1.0, 2.0], [3.0, 4.0]]]))[0]
+        (4, Array([[3., 1.],
+               [4., 2.]], dtype=float32))
+        """
+        kept = tuple(self.group.closure(elements).tolist())
+        subgroup = self.group.subgroup(kept)
+        return Action(subgroup, _Restricted(self.act, kept), self.exact, f"{self.name}, {subgroup.name}")
+
+    def defect(self, x: ArrayLike) -> float | Array:
         r"""How far this is from a group action on x, relative to the largest entry of x.
 
         $$\max_{g,h}\ |\rho(g)\rho(h)x - \rho(gh)x|_\infty\,/\,|x|_\infty$$
@@ -90,6 +139,9 @@ class Action:
         Args:
             x: a batch, shape (n, *features).
 
+        Returns:
+            A number; an array of shape () where x is traced.
+
         Raises:
             ValueError: as calling the action does for x.
 
@@ -98,17 +150,25 @@ class Action:
         >>> on_images(cyclic(4)).defect(image), on_images(cyclic(8)).defect(image) > 0.1
         (0.0, True)
         """
-        x = jnp.asarray(x)
-        images = orbit(self, x)
+        x = _whole_or_single(_batch(self.name, x))
+        if not _checks.is_known(x):
+            return _defect(self, x)
+        return float(_checks.look(lambda: _defect(self, x)))
 
-        @jax.jit
-        def row(g):  # all h at once
-            moved = jax.vmap(lambda y: self(g, y))(images)
-            return jnp.abs(moved - images[jnp.asarray(self.group.table)[g]]).max()
 
-        worst = max(float(row(g)) for g in range(self.group.order))
-        at_identity = float(jnp.abs(images[self.group.identity] - x).max())
-        return max(worst, at_identity) / max(float(jnp.abs(x).max()), float(jnp.finfo(images.dtype).tiny))
+@partial(jax.jit, static_argnames="action")
+def _defect(action: Action, x: Array) -> Array:
+    images = _orbit(action, x)
+    table = jnp.asarray(action.group.table)
+
+    def row(g: Array) -> Array:  # all h at once
+        moved = jax.vmap(lambda image: action._moved(g, image))(images)
+        return _apart(moved, images[table[g]])
+
+    worst = jax.lax.map(row, jnp.arange(action.group.order)).max()
+    size = jnp.abs(_floating(x)).max()
+    smallest = jnp.finfo(size.dtype).tiny
+    return jnp.maximum(worst, _apart(images[action.group.identity], x)) / jnp.maximum(size, smallest)
 
 
 def orbit(action: Action, x: ArrayLike) -> Array:
@@ -130,12 +190,19 @@ def orbit(action: Action, x: ArrayLike) -> Array:
     Array([[2., 4.],
            [1., 3.]], dtype=float32)
     """
-    x = jnp.asarray(x)
-    return jax.vmap(lambda g: action(g, x))(jnp.arange(action.group.order))
+    _require_action("orbit", action)
+    return _orbit(action, _batch(action.name, x))
+
+
+def _orbit(action: Action, x: Array) -> Array:
+    return jax.vmap(lambda g: action._moved(g, x))(jnp.arange(action.group.order))
 
 
 def stabiliser(action: Action, x: ArrayLike) -> Array:
     r"""Which elements leave an example as it is: $\{g : \rho(g)x = x\}$, to rounding.
+
+    Rounding is 100 times the precision of the type, relative to the largest entry of the example's orbit;
+    integers are compared as they are.
 
     Args:
         action: the action.
@@ -152,11 +219,14 @@ def stabiliser(action: Action, x: ArrayLike) -> Array:
     >>> stabiliser(on_lattices(cyclic(4)), stripes).sum(axis=1)  # the second is its own half turn
     Array([1, 2], dtype=int32)
     """
-    x = jnp.asarray(x)
-    images = orbit(action, x).reshape(action.group.order, x.shape[0], -1)
-    size = jnp.abs(images).max(axis=(0, 2))
-    tolerance = 100 * jnp.finfo(images.dtype).eps if jnp.issubdtype(images.dtype, jnp.floating) else 0
-    return (jnp.abs(images - x.reshape(x.shape[0], -1)).max(axis=2) <= tolerance * size).T
+    _require_action("stabiliser", action)
+    x = _whole_or_single(_batch(action.name, x))
+    images = _orbit(action, x).reshape(action.group.order, x.shape[0], -1)
+    still = x.reshape(1, x.shape[0], -1).astype(images.dtype)
+    if not jnp.issubdtype(images.dtype, jnp.inexact):
+        return (images == still).all(axis=2).T
+    tolerance = 100 * float(jnp.finfo(images.dtype).eps) * jnp.abs(images).max(axis=(0, 2))
+    return (jnp.abs(images - still).max(axis=2) <= tolerance[None]).T
 
 
 def invariant_projection(action: Action, x: ArrayLike) -> Array:
@@ -167,7 +237,7 @@ def invariant_projection(action: Action, x: ArrayLike) -> Array:
         x: a batch, shape (n, *features).
 
     Returns:
-        Array of the shape of x.
+        Array of the shape of x, of a floating type.
 
     Raises:
         ValueError: as `Action` does for x.
@@ -176,10 +246,11 @@ def invariant_projection(action: Action, x: ArrayLike) -> Array:
     >>> invariant_projection(on_sets(symmetric(3)), jnp.array([[[1.0], [2.0], [6.0]]]))[0, :, 0]
     Array([3., 3., 3.], dtype=float32)
     """
-    return orbit(action, x).mean(axis=0)
+    _require_action("invariant_projection", action)
+    return _floating(_orbit(action, _whole_or_single(_batch(action.name, x)))).mean(axis=0)
 
 
-def matrices_of(action: Action, dimension: int) -> np.ndarray:
+def matrices_of(action: Action, dimension: int) -> NDArray[np.float64]:
     r"""The matrices of a linear action on vectors, $(\rho(g)x)_i = \sum_j \rho(g)_{ij}x_j$.
 
     Args:
@@ -197,18 +268,24 @@ def matrices_of(action: Action, dimension: int) -> np.ndarray:
     array([[0., 1.],
            [1., 0.]])
     """
-    columns = np.asarray(orbit(action, jnp.eye(dimension, dtype=float)))
-    matrices = columns.transpose(0, 2, 1).astype(float)
-    probe = np.linspace(-1.0, 2.0, dimension)[None]
-    moved = np.asarray(orbit(action, jnp.asarray(probe)))[:, 0]
-    products = np.einsum("gij,hjk->ghik", matrices, matrices)
+    _require_action("matrices_of", action)
+    dimension = _checks.count("matrices_of", "dimension", dimension)
+    columns = _checks.look(lambda: orbit(action, jnp.eye(dimension, dtype=float)))
+    matrices = columns.transpose(0, 2, 1).astype(np.float64)
+    probe = np.linspace(-1.0, 2.0, dimension)
+    moved = _checks.look(lambda: orbit(action, probe[None]))[:, 0]
     tolerance = 100 * float(jnp.finfo(columns.dtype).eps) * dimension
-    if np.abs(matrices @ probe[0] - moved).max() > tolerance or (
-        np.abs(products - matrices[action.group.table]).max() > tolerance
-    ):
+    group = action.group
+    wrong = max(
+        np.abs(matrices @ probe - moved).max(),
+        np.abs(matrices[group.identity] - np.eye(dimension)).max(),
+        # if it is right for generators, then for all their products
+        *(np.abs(matrices[s] @ matrices - matrices[group.table[s]]).max() for s in group.generators),
+    )
+    if not wrong <= tolerance:
         raise ValueError(
             f"matrices_of: {action.name} on vectors of length {dimension} is not a linear representation of "
-            f"{action.group.name}: ρ(g)ρ(h) = ρ(gh) or linearity fails."
+            f"{group.name}: ρ(g)ρ(h) = ρ(gh) or linearity fails."
         )
     return matrices
 
@@ -239,41 +316,18 @@ def on_lattices(group: FiniteGroup, translations: int | None = None) -> Action:
     36
     """
     matrices = _plane(group, "on_lattices")
-    name = f"on_lattices({group.name})"
+    turns = _OnLattices(group)
     if not _is_exact(matrices):
         raise ValueError(
-            f"{name}: only rotations by multiples of 90 degrees map a square lattice to itself. "
+            f"{turns.name}: only rotations by multiples of 90 degrees map a square lattice to itself. "
             "Use cyclic(1), cyclic(2), cyclic(4), dihedral(1), dihedral(2) or dihedral(4)."
         )
-    if translations is not None:
-        return _with_translations(group, matrices, translations)
-
-    def act(g, x):
-        if x.ndim != 3:
-            raise ValueError(f"{name} needs lattices of shape (n, L, L), got shape {x.shape}.")
-        return _permute_sites(_sources(name, matrices, *x.shape[1:3]), g, x)
-
-    return Action(group, act, exact=True, name=name)
-
-
-def _with_translations(group: FiniteGroup, matrices: np.ndarray, side: int) -> Action:
-    if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1:
-        raise ValueError(f"on_lattices: translations must be the side of the lattices, got {side!r}.")
-    name = f"on_lattices({group.name}, translations={side})"
-    sites = np.arange(side * side).reshape(side, side)
-    point_group = [np.argsort(s) for s in _sources(name, matrices, side, side)]
-    whole = generated_by(
-        [np.roll(sites, 1, axis).ravel() for axis in (0, 1)] + point_group,
-        name=f"{group.name} with {side} × {side} translations",
-    )
-    sources = np.argsort(whole.permutations, axis=1)
-
-    def act(g, x):
-        if x.shape[1:] != (side, side):
-            raise ValueError(f"{name} needs lattices of shape (n, {side}, {side}), got shape {x.shape}.")
-        return _permute_sites(sources, g, x)
-
-    return Action(whole, act, exact=True, name=name)
+    if translations is None:
+        return Action(group, turns, exact=True, name=turns.name)
+    side = _checks.count("on_lattices", "translations", translations, advice="It is the lattices' side.")
+    whole = _with_translations(turns, side, f"{group.name} with {side} × {side} translations")
+    act = _OnPeriodicLattices(whole, side, group.name)
+    return Action(whole, act, exact=True, name=act.name)
 
 
 def on_images(group: FiniteGroup) -> Action:
@@ -297,22 +351,8 @@ def on_images(group: FiniteGroup) -> Action:
     >>> on_images(dihedral(4)).exact, on_images(cyclic(8)).exact
     (True, False)
     """
-    matrices = _plane(group, "on_images")
-    name = f"on_images({group.name})"
-    exact = _is_exact(matrices)
-
-    def act(g, x):
-        if x.ndim != 4:
-            raise ValueError(
-                f"{name} needs images of shape (n, height, width, channels), got shape {x.shape}."
-            )
-        if exact:
-            return _permute_sites(_sources(name, matrices, *x.shape[1:3]), g, x)
-        if x.shape[1] != x.shape[2]:
-            raise ValueError(_needs_square(name, *x.shape[1:3]))
-        return _interpolate(jnp.asarray(matrices, x.dtype)[g], x)
-
-    return Action(group, act, exact=exact, name=name)
+    act = _OnImages(group)
+    return Action(group, act, exact=_is_exact(_plane(group, "on_images")), name=act.name)
 
 
 def on_vectors(group: FiniteGroup) -> Action:
@@ -334,16 +374,9 @@ def on_vectors(group: FiniteGroup) -> Action:
     >>> on_vectors(cyclic(4))(1, jnp.array([[1.0, 0.0]]))  # a quarter turn, counterclockwise
     Array([[0., 1.]], dtype=float32)
     """
-    matrices = _defined_by(group, "matrices", "on_vectors", "octahedral() or cyclic(n)")
-    name, dimension = f"on_vectors({group.name})", matrices.shape[1]
-
-    def act(g, x):
-        if x.ndim < 2 or x.shape[-1] != dimension:
-            raise ValueError(f"{name} needs arrays of shape (n, ..., {dimension}), got shape {x.shape}.")
-        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else float
-        return x @ jnp.asarray(matrices, dtype)[g].T
-
-    return Action(group, act, exact=True, name=name)
+    _defined_by(group, "matrices", "on_vectors", "octahedral() or cyclic(n)")
+    act = _OnVectors(group)
+    return Action(group, act, exact=True, name=act.name)
 
 
 def on_sets(group: FiniteGroup) -> Action:
@@ -362,16 +395,9 @@ def on_sets(group: FiniteGroup) -> Action:
     >>> on_sets(generated_by([[1, 2, 0]]))(1, jnp.array([[10.0, 20.0, 30.0]]))
     Array([[30., 10., 20.]], dtype=float32)
     """
-    permutations = _defined_by(group, "permutations", "on_sets", "symmetric(n)")
-    name, things = f"on_sets({group.name})", permutations.shape[1]
-    sources = np.argsort(permutations, axis=1)
-
-    def act(g, x):
-        if x.ndim < 2 or x.shape[1] != things:
-            raise ValueError(f"{name} needs arrays of shape (batch, {things}, ...), got shape {x.shape}.")
-        return x[:, jnp.asarray(sources)[g]]
-
-    return Action(group, act, exact=True, name=name)
+    _defined_by(group, "permutations", "on_sets", "symmetric(n)")
+    act = _OnSets(group)
+    return Action(group, act, exact=True, name=act.name)
 
 
 def on_channels(group: FiniteGroup) -> Action:
@@ -394,14 +420,8 @@ def on_channels(group: FiniteGroup) -> Action:
     """
     if not isinstance(group, FiniteGroup):
         raise ValueError(f"on_channels(group): expected a FiniteGroup such as cyclic(4), got {group!r}.")
-    name, sources = f"on_channels({group.name})", group.table[group.inverses]
-
-    def act(g, x):
-        if x.ndim < 2 or x.shape[-1] != group.order:
-            raise ValueError(f"{name} needs arrays of shape (n, ..., {group.order}), got shape {x.shape}.")
-        return jnp.take(x, jnp.asarray(sources)[g], axis=-1)
-
-    return Action(group, act, exact=True, name=name)
+    act = _OnChannels(group)
+    return Action(group, act, exact=True, name=act.name)
 
 
 def direct_product(first: Action, second: Action) -> Action:
@@ -412,8 +432,9 @@ def direct_product(first: Action, second: Action) -> Action:
         second: ρ₂, an action of H on the same arrays.
 
     Raises:
-        ValueError: an argument is not an `Action`; when called: the two do not commute on x, so that
-            together they are no action of G × H.
+        ValueError: an argument is not an `Action`, or the product of the groups is too large; when called:
+            the two do not commute on x, so that together they are no action of G × H (for a traced element
+            the generators of G and H are tried).
 
     >>> from nteq.groups import octahedral, symmetric
     >>> both = direct_product(on_sets(symmetric(3)), on_vectors(octahedral()))
@@ -423,24 +444,221 @@ def direct_product(first: Action, second: Action) -> Action:
     for action in (first, second):
         if not isinstance(action, Action):
             raise ValueError(f"direct_product: expected two actions, got {action!r}.")
-    name, many = f"{first.name} × {second.name}", second.group.order
+    act = _Both(first, second)
+    group = product_group(first.group, second.group)
+    return Action(group, act, first.exact and second.exact, act.name)
 
-    def act(g, x):
-        g, h = g // many, g % many
-        moved, other = first.act(g, second.act(h, x)), second.act(h, first.act(g, x))
-        if not isinstance(moved, jax.core.Tracer) and first.exact and second.exact:
-            apart = jnp.abs(moved - other).max()
-            if apart > 100 * jnp.finfo(jnp.result_type(moved, float)).eps * jnp.abs(x).max():
+
+@dataclass(frozen=True)
+class _Act:
+    """How the elements of a group move arrays; equal if the groups are, with matrices and permutations."""
+
+    group: FiniteGroup
+    contents: tuple[str, str, str] = field(init=False, repr=False)
+    made_by: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "contents", self.group.contents)
+
+    @property
+    def name(self) -> str:
+        return f"{self.made_by}({self.group.name})"
+
+
+@dataclass(frozen=True)
+class _OnLattices(_Act):
+    made_by: ClassVar[str] = "on_lattices"
+
+    def __call__(self, g: ArrayLike, x: Array) -> Array:
+        if x.ndim != 3:
+            raise ValueError(f"{self.name} needs lattices of shape (n, L, L), got shape {x.shape}.")
+        return _permute_sites(_sources_of_sites(self, *x.shape[1:3]), g, x)
+
+
+@dataclass(frozen=True)
+class _OnPeriodicLattices(_Act):
+    side: int
+    point_group: str  # its name
+
+    @property
+    def name(self) -> str:
+        return f"on_lattices({self.point_group}, translations={self.side})"
+
+    def __call__(self, g: ArrayLike, x: Array) -> Array:
+        side = self.side
+        if x.shape[1:] != (side, side):
+            raise ValueError(f"{self.name} needs lattices of shape (n, {side}, {side}), got shape {x.shape}.")
+        return _permute_sites(_sources_of_things(self), g, x)
+
+
+@dataclass(frozen=True)
+class _OnImages(_Act):
+    made_by: ClassVar[str] = "on_images"
+
+    def __call__(self, g: ArrayLike, x: Array) -> Array:
+        if x.ndim != 4:
+            raise ValueError(
+                f"{self.name} needs images of shape (n, height, width, channels), got shape {x.shape}."
+            )
+        matrices = np.asarray(self.group.matrices)
+        if _is_exact(matrices):
+            return _permute_sites(_sources_of_sites(self, *x.shape[1:3]), g, x)
+        if x.shape[1] != x.shape[2]:
+            raise ValueError(_needs_square(self.name, *x.shape[1:3]))
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            raise ValueError(f"{self.name} needs real images, got dtype {x.dtype}.")
+        x = _floating(x)
+        return _interpolate(jnp.asarray(matrices, x.dtype)[g], x)
+
+
+@dataclass(frozen=True)
+class _OnVectors(_Act):
+    made_by: ClassVar[str] = "on_vectors"
+
+    def __call__(self, g: ArrayLike, x: Array) -> Array:
+        matrices = np.asarray(self.group.matrices)
+        if x.ndim < 2 or x.shape[-1] != matrices.shape[1]:
+            raise ValueError(
+                f"{self.name} needs arrays of shape (n, ..., {matrices.shape[1]}), got shape {x.shape}."
+            )
+        x = _floating(x)
+        # an accelerator's default would round the entries to 10 bits, and then it is no group action
+        return jnp.matmul(x, jnp.asarray(matrices, x.dtype)[g].T, precision="highest")
+
+
+@dataclass(frozen=True)
+class _OnSets(_Act):
+    made_by: ClassVar[str] = "on_sets"
+
+    def __call__(self, g: ArrayLike, x: Array) -> Array:
+        things = np.asarray(self.group.permutations).shape[1]
+        if x.ndim < 2 or x.shape[1] != things:
+            raise ValueError(
+                f"{self.name} needs arrays of shape (batch, {things}, ...), got shape {x.shape}."
+            )
+        return x[:, jnp.asarray(_sources_of_things(self))[g]]
+
+
+@dataclass(frozen=True)
+class _OnChannels(_Act):
+    made_by: ClassVar[str] = "on_channels"
+
+    def __call__(self, g: ArrayLike, x: Array) -> Array:
+        order = self.group.order
+        if x.ndim < 2 or x.shape[-1] != order:
+            raise ValueError(f"{self.name} needs arrays of shape (n, ..., {order}), got shape {x.shape}.")
+        return jnp.take(x, jnp.asarray(_sources_of_channels(self))[g], axis=-1)
+
+
+@dataclass(frozen=True)
+class _Restricted:
+    act: Callable[[ArrayLike, Array], Array]
+    elements: tuple[int, ...]
+
+    def __call__(self, g: ArrayLike, x: Array) -> Array:
+        known = _checks.is_known(g)
+        return self.act(self.elements[int(g)] if known else jnp.asarray(self.elements)[g], x)
+
+
+@dataclass(frozen=True)
+class _Both:
+    first: Action
+    second: Action
+
+    @property
+    def name(self) -> str:
+        return f"{self.first.name} × {self.second.name}"
+
+    def __call__(self, g: ArrayLike, x: Array) -> Array:
+        first, second = self.first, self.second
+        g, h = g // second.group.order, g % second.group.order
+        if first.exact and second.exact and _checks.is_known(x):
+            if _checks.is_known(g):
+                return self._commuting(g, h, x)
+            for s, t in itertools.product(first.group.generators, second.group.generators):
+                self._commuting(s, t, x)
+        return first.act(g, second.act(h, x))
+
+    def _commuting(self, g: ArrayLike, h: ArrayLike, x: Array) -> Array:
+        first, second = self.first.act, self.second.act
+        with jax.ensure_compile_time_eval():
+            moved, other = first(g, second(h, x)), second(h, first(g, x))
+            apart = float(_apart(moved, other))
+            size = jnp.abs(_floating(x)).max()
+            if not apart <= 100 * float(jnp.finfo(size.dtype).eps) * float(size):
                 raise ValueError(
-                    f"{name}: the two actions do not commute on x, they differ by {apart:.1e}. "
+                    f"{self.name}: the two actions do not commute on x, they differ by {apart:.1e}. "
                     "Use one group that contains both, as on_lattices(group, translations=L) makes."
                 )
-        return moved
-
-    return Action(product_group(first.group, second.group), act, first.exact and second.exact, name)
+            return moved
 
 
-def _defined_by(group: FiniteGroup, what: str, caller: str, such_as: str) -> np.ndarray:
+def _require_action(caller: str, action: Action) -> None:
+    if not isinstance(action, Action):
+        raise ValueError(
+            f"{caller}: action must be an nteq.actions.Action, got {action!r}. "
+            "Give on_lattices(cyclic(4)), not the group alone."
+        )
+
+
+def _batch(name: str, x: ArrayLike) -> Array:
+    """A batch of numbers in the type it came in, for what only moves them does not compute with them."""
+    known = _checks.is_known(x)
+    given = np.asarray(x) if known and not isinstance(x, Array) else jnp.asarray(x)
+    if not jnp.issubdtype(given.dtype, jnp.number) and given.dtype != bool:
+        raise ValueError(f"{name}: x must hold numbers, got dtype {given.dtype}.")
+    if given.ndim < 1 or given.size == 0:
+        raise ValueError(f"{name}: x must be a batch of shape (n, *features), got shape {given.shape}.")
+    if not known:
+        return given
+    inexact = jnp.issubdtype(given.dtype, jnp.inexact)
+    if inexact and not _checks.look(lambda: jnp.isfinite(given).all()):
+        raise ValueError(f"{name}: x has entries that are not finite. Remove them first.")
+    with np.errstate(over="ignore"), jax.ensure_compile_time_eval():  # known stays known inside of a trace
+        array = jnp.asarray(given)
+    same = (lambda: jnp.isfinite(array).all()) if inexact else (lambda: np.asarray(array) == given)
+    if array.dtype != given.dtype and not _checks.look(same).all():
+        raise ValueError(
+            f"{name}: x has entries that {array.dtype} cannot hold. Scale them down, or compute in 64 bits: "
+            'jax.config.update("jax_enable_x64", True).'
+        )
+    return array
+
+
+def _whole_or_single(x: Array) -> Array:
+    """Half precision as float32: its own rounding would pass for a symmetry."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact) or x.dtype.itemsize >= 4:
+        return x
+    if not _checks.is_known(x):
+        return x.astype(jnp.float32)
+    with jax.ensure_compile_time_eval():
+        return x.astype(jnp.float32)
+
+
+def _floating(x: Array) -> Array:
+    """Integers and booleans in the default precision, half precision as float32, all else as it is."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x.astype(float)
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def _apart(a: Array, b: Array) -> Array:
+    """The largest difference, computed where it cannot wrap around."""
+    a = _floating(a)
+    return jnp.abs(a - b.astype(a.dtype)).max()
+
+
+def _no_number(dtype: np.dtype) -> NDArray:
+    """NaN, or what `jnp.take` has for it in types without."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return np.array(np.nan, dtype)
+    if dtype.kind == "b":
+        return np.array(True)
+    limits = jnp.iinfo(dtype)
+    return np.array(limits.min if jnp.issubdtype(dtype, jnp.signedinteger) else limits.max, dtype)
+
+
+def _defined_by(group: FiniteGroup, what: str, caller: str, such_as: str) -> NDArray:
     if not isinstance(group, FiniteGroup):
         raise ValueError(f"{caller}(group): expected a FiniteGroup such as {such_as}, got {group!r}.")
     if getattr(group, what) is None:
@@ -448,7 +666,7 @@ def _defined_by(group: FiniteGroup, what: str, caller: str, such_as: str) -> np.
     return getattr(group, what)
 
 
-def _plane(group: FiniteGroup, caller: str) -> np.ndarray:
+def _plane(group: FiniteGroup, caller: str) -> NDArray[np.float64]:
     matrices = _defined_by(group, "matrices", caller, "cyclic(4) or dihedral(4)")
     if matrices.shape[1] != 2:
         raise ValueError(
@@ -458,7 +676,7 @@ def _plane(group: FiniteGroup, caller: str) -> np.ndarray:
     return matrices
 
 
-def _is_exact(matrices: np.ndarray) -> bool:
+def _is_exact(matrices: NDArray[np.float64]) -> bool:
     return bool((matrices == np.round(matrices)).all())
 
 
@@ -469,32 +687,52 @@ def _needs_square(name: str, height: int, width: int) -> str:
     )
 
 
-def _sources(name: str, matrices: np.ndarray, height: int, width: int) -> np.ndarray:
+@lru_cache(maxsize=8)
+def _with_translations(act: _OnLattices, side: int, name: str) -> FiniteGroup:
+    sites = np.arange(side * side).reshape(side, side)
+    point_group = [np.argsort(s) for s in _sources_of_sites(act, side, side)]
+    return generated_by([np.roll(sites, 1, axis).ravel() for axis in (0, 1)] + point_group, name=name)
+
+
+@lru_cache(maxsize=32)
+def _sources_of_sites(act: _OnLattices | _OnImages, height: int, width: int) -> NDArray[np.int64]:
     """For every element and site p the site g⁻¹p, shape (|G|, height · width)."""
     row, column = np.divmod(np.arange(height * width), width)
     # twice the coordinates, seen from the centre: whole numbers, x to the right and y upwards
     x, y = 2 * column - (width - 1), (height - 1) - 2 * row
-    moved = np.stack([x, y], axis=1) @ matrices  # the inverse of an orthogonal matrix is its transpose
+    # the inverse of an orthogonal matrix is its transpose
+    moved = np.stack([x, y], axis=1) @ np.asarray(act.group.matrices)
     row, column = (height - 1 - moved[..., 1]) / 2, (moved[..., 0] + width - 1) / 2
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     if not (inside & (row == np.round(row)) & (column == np.round(column))).all():
-        raise ValueError(_needs_square(name, height, width))
-    return (row * width + column).astype(int)
+        raise ValueError(_needs_square(act.name, height, width))
+    return read_only((row * width + column).astype(int))
 
 
-def _permute_sites(sources: np.ndarray, g: ArrayLike, x: Array) -> Array:
+@lru_cache(maxsize=32)
+def _sources_of_things(act: _OnSets | _OnPeriodicLattices) -> NDArray[np.int64]:
+    """For every element and thing i the thing g⁻¹(i), shape (|G|, things)."""
+    return read_only(np.argsort(np.asarray(act.group.permutations), axis=1))
+
+
+@lru_cache(maxsize=32)
+def _sources_of_channels(act: _OnChannels) -> NDArray[np.int64]:
+    """For every element and channel h the channel g⁻¹h, shape (|G|, |G|)."""
+    return read_only(act.group.table[act.group.inverses])
+
+
+def _permute_sites(sources: NDArray[np.int64], g: ArrayLike, x: Array) -> Array:
     flat = x.reshape(x.shape[0], -1, *x.shape[3:])
     return flat[:, jnp.asarray(sources)[g]].reshape(x.shape)
 
 
 def _interpolate(matrix: Array, x: Array) -> Array:
     centre = (x.shape[1] - 1) / 2
-    row, column = jnp.meshgrid(
-        jnp.arange(x.shape[1]) - centre, jnp.arange(x.shape[2]) - centre, indexing="ij"
-    )
+    offset = jnp.arange(x.shape[1], dtype=x.dtype) - centre
+    row, column = jnp.meshgrid(offset, offset, indexing="ij")
     # rows run downwards, so y is −row
     source_x = matrix[0, 0] * column - matrix[1, 0] * row
     source_y = matrix[0, 1] * column - matrix[1, 1] * row
     source = jnp.stack([-source_y, source_x]) + centre
-    plane = lambda p: jax.scipy.ndimage.map_coordinates(p, source, order=1)
+    plane = lambda channel: jax.scipy.ndimage.map_coordinates(channel, source, order=1)
     return jax.vmap(jax.vmap(plane, in_axes=-1, out_axes=-1))(x)

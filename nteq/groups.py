@@ -7,13 +7,17 @@ the plane) or permutations; how these move data is the business of `nteq.actions
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from nteq import _checks
 
 __all__ = [
     "FiniteGroup",
@@ -32,7 +36,12 @@ _LARGEST = 4096  # elements; the Cayley table of more takes over 100 MB
 class FiniteGroup:
     r"""A finite group given by its Cayley table, $\text{table}[g, h] = gh$.
 
-    Closure, the identity, inverses and associativity are checked on construction.
+    Closure, the identity, inverses and associativity are checked on construction, the last by Light's test
+    on a few generators (Clifford & Preston 1961, section 1.2).
+
+    Groups of equal tables are equal and hash alike, whatever else they carry. As an argument of `jax.jit` a
+    group is a constant, and there those with other matrices or permutations are told apart; with
+    `static_argnums`, which goes by `==`, let the function read the table only.
 
     Args:
         table: integers, shape (|G|, |G|), entries in 0 … |G| − 1.
@@ -43,58 +52,53 @@ class FiniteGroup:
             None if it is not defined by permutations.
 
     Raises:
-        ValueError: the table is not that of a group, or the matrices or permutations do not multiply as it
-            says; the message shows where it fails.
+        ValueError: the table is not that of a group, the matrices are not orthogonal or the permutations no
+            permutations, or they do not multiply as it says; the message shows where it fails.
 
     >>> klein = FiniteGroup([[0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]], name="C2 × C2")
     >>> klein.order, klein.multiply(1, 2), klein.inverse(3)
     (4, 3, 3)
+    >>> klein == direct_product(cyclic(2), cyclic(2)), klein == cyclic(4)
+    (True, False)
     """
 
-    table: np.ndarray
+    table: NDArray[np.int64]
     name: str = "group"
-    matrices: np.ndarray | None = None
-    permutations: np.ndarray | None = None
+    matrices: NDArray[np.float64] | None = None
+    permutations: NDArray[np.int64] | None = None
 
-    def __post_init__(self):
-        given = np.asarray(self.table)
-        if given.ndim != 2 or given.shape[0] != given.shape[1] or given.size == 0:
+    def __post_init__(self) -> None:
+        table = self._integers("table", self.table, "the products gh as a |G| × |G| array of integers")
+        if table.ndim != 2 or table.shape[0] != table.shape[1] or table.size == 0:
             raise ValueError(
-                f"{self.name}: table must be square and not empty, got shape {given.shape}. "
+                f"{self.name}: table must be square and not empty, got shape {table.shape}. "
                 "Give the products gh as a |G| × |G| array of integers."
             )
-        if given.dtype.kind not in "iu":
-            raise ValueError(f"{self.name}: table must hold integers, got dtype {given.dtype}.")
-        table = given.astype(np.int64)
-        table.setflags(write=False)
-        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "table", read_only(table))
         self._check_axioms()
-        for field, shape, multiply in (
-            ("matrices", "d, d", lambda a, b: a @ b),
-            ("permutations", "n", lambda a, b: a[b]),
-        ):
-            if getattr(self, field) is not None:
-                self._check_defining(field, shape, multiply)
-
-    def _check_defining(self, field, shape, multiply):
-        given = np.array(getattr(self, field))
-        if given.ndim != 1 + len(shape.split()) or len(given) != self.order or len({*given.shape[1:]}) > 1:
-            raise ValueError(
-                f"{self.name}: {field} must have shape ({self.order}, {shape}), got {given.shape}."
-            )
-        for g in range(self.order):
-            product = multiply(given[g], given)
-            wrong = np.abs(product - given[self.table[g]]).reshape(self.order, -1).max(1)
-            if not wrong.max() < 1e-10:
-                h = int(np.argmax(~(wrong < 1e-10)))
+        if self.matrices is not None:
+            try:
+                matrices = np.array(self.matrices, dtype=np.float64)
+            except (ValueError, TypeError) as error:
                 raise ValueError(
-                    f"{self.name}: {field} of {g} and {h} do not multiply to that of {self.table[g, h]}, "
-                    f"their product by the table; they differ by {wrong[h]:.1e}."
-                )
-        given.setflags(write=False)
-        object.__setattr__(self, field, given)
+                    f"{self.name}: matrices must be an array of real numbers ({error})."
+                ) from None
+            self._check_matrices(matrices)
+        if self.permutations is not None:
+            self._check_permutations(
+                self._integers("permutations", self.permutations, "one arrangement of 0 … n − 1 an element")
+            )
 
-    def _check_axioms(self):
+    def _integers(self, field: str, given: ArrayLike, wanted: str) -> NDArray[np.int64]:
+        try:
+            array = np.asarray(given)
+        except ValueError:
+            raise ValueError(f"{self.name}: the rows of {field} differ in length. Give {wanted}.") from None
+        if array.size and array.dtype.kind not in "iu":
+            raise ValueError(f"{self.name}: {field} must hold integers, got dtype {array.dtype}.")
+        return array.astype(np.int64)
+
+    def _check_axioms(self) -> None:
         table, n = self.table, len(self.table)
         outside = np.argwhere((table < 0) | (table >= n))
         if len(outside):
@@ -109,14 +113,85 @@ class FiniteGroup:
         lacking = np.flatnonzero(~(table == identities[0]).any(1))
         if len(lacking):
             raise ValueError(f"{self.name}: element {lacking[0]} has no inverse.")
-        for g in range(n):  # row by row: the full cube is |G|³
-            left, right = table[table[g]], table[g][table]
+        for s in self.generators:  # (gs)h = g(sh) for generators s has it for all their products
+            left, right = table[table[:, s]], table[:, table[s]]
             if (left != right).any():
-                h, k = np.argwhere(left != right)[0]
+                g, h = np.argwhere(left != right)[0]
                 raise ValueError(
-                    f"{self.name}: not associative, ({g}·{h})·{k} = {left[h, k]} "
-                    f"but {g}·({h}·{k}) = {right[h, k]}."
+                    f"{self.name}: not associative, ({g}·{s})·{h} = {left[g, h]} "
+                    f"but {g}·({s}·{h}) = {right[g, h]}."
                 )
+
+    def _check_matrices(self, given: NDArray[np.float64]) -> None:
+        if given.ndim != 3 or len(given) != self.order or given.shape[1] != given.shape[2]:
+            raise ValueError(
+                f"{self.name}: matrices must have shape ({self.order}, d, d), got {given.shape}."
+            )
+        self._check_products("matrices", given, lambda a, b: a @ b)
+        unit = np.eye(given.shape[1])
+        lengths = np.abs(given @ given.transpose(0, 2, 1) - unit).reshape(self.order, -1).max(1, initial=0)
+        if not lengths.max() < 1e-10:
+            g = int(np.argmax(~(lengths < 1e-10)))
+            raise ValueError(
+                f"{self.name}: matrix {g} is not orthogonal, its product with its transpose differs from "
+                f"the unit matrix by {lengths[g]:.1e}. Take a basis in which the group is orthogonal."
+            )
+        object.__setattr__(self, "matrices", read_only(given))
+
+    def _check_permutations(self, given: NDArray[np.int64]) -> None:
+        if given.ndim != 2 or len(given) != self.order:
+            raise ValueError(
+                f"{self.name}: permutations must have shape ({self.order}, n), got {given.shape}."
+            )
+        wrong = np.flatnonzero((np.sort(given, axis=1) != np.arange(given.shape[1])).any(1))
+        if len(wrong):
+            raise ValueError(
+                f"{self.name}: permutations[{wrong[0]}] is {given[wrong[0]].tolist()}, "
+                f"which is not a permutation of 0 … {given.shape[1] - 1}."
+            )
+        self._check_products("permutations", given, lambda a, b: a[b])
+        object.__setattr__(self, "permutations", read_only(given))
+
+    def _check_products(self, field: str, given: NDArray, multiply: Callable[..., NDArray]) -> None:
+        for s in [self.identity, *self.generators]:  # what holds for these holds for their products
+            product = multiply(given[s], given)
+            wrong = np.abs(product - given[self.table[s]]).reshape(self.order, -1).max(1, initial=0)
+            if not wrong.max() < 1e-10:
+                h = int(np.argmax(~(wrong < 1e-10)))
+                raise ValueError(
+                    f"{self.name}: {field} of {s} and {h} do not multiply to that of {self.table[s, h]}, "
+                    f"their product by the table; they differ by {wrong[h]:.1e}."
+                )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FiniteGroup):
+            return NotImplemented
+        return self is other or self.contents[0] == other.contents[0]
+
+    def __hash__(self) -> int:
+        return hash(self.contents[0])
+
+    def __reduce__(self) -> tuple:  # arrays are read-only again, and nothing derived travels
+        return FiniteGroup, (self.table, self.name, self.matrices, self.permutations)
+
+    @cached_property
+    def contents(self) -> tuple[str, str, str]:
+        """What tells this group from another: a digest each of table, matrices and permutations."""
+        return fingerprint(self.table), fingerprint(self.matrices), fingerprint(self.permutations)
+
+    @cached_property
+    def generators(self) -> list[int]:
+        """A few elements, at most log₂|G|, that all others are products of.
+
+        >>> dihedral(4).generators
+        [1, 4]
+        """
+        found: list[int] = []
+        reached = _closure(self.table, found, self.identity)
+        while not reached.all():
+            found.append(int(np.argmin(reached)))
+            reached = _closure(self.table, found, self.identity)
+        return found
 
     @property
     def order(self) -> int:
@@ -124,12 +199,12 @@ class FiniteGroup:
         return len(self.table)
 
     @cached_property
-    def inverses(self) -> np.ndarray:
+    def inverses(self) -> NDArray[np.int64]:
         """The inverse of every element, shape (|G|,)."""
-        return np.argmax(self.table == self.identity, axis=1)
+        return read_only(np.argmax(self.table == self.identity, axis=1))
 
     @cached_property
-    def conjugacy_classes(self) -> list[np.ndarray]:
+    def conjugacy_classes(self) -> list[NDArray[np.int64]]:
         """The classes of elements that are conjugate, hgh⁻¹ for some h, in the order of their first elements.
 
         >>> [c.tolist() for c in dihedral(3).conjugacy_classes]
@@ -173,6 +248,49 @@ class FiniteGroup:
         """
         return int(self.inverses[self._element(g)])
 
+    def closure(self, elements: Iterable[int]) -> NDArray[np.int64]:
+        """The elements of the smallest subgroup that contains some elements, in ascending order.
+
+        Args:
+            elements: any number of elements, each in 0 … |G| − 1.
+
+        Raises:
+            ValueError: one of them is not an element.
+
+        >>> dihedral(4).closure([2, 4])
+        array([0, 2, 4, 6])
+        """
+        if not isinstance(elements, Iterable):
+            raise ValueError(f"{self.name}: elements must be a sequence of elements, got {elements!r}.")
+        given = [self._element(g) for g in elements]
+        return np.flatnonzero(_closure(self.table, given, self.identity))
+
+    def subgroup(self, elements: Iterable[int], name: str | None = None) -> FiniteGroup:
+        """The smallest subgroup that contains some elements, as a group of its own.
+
+        Its elements are numbered anew, element i is `closure(elements)[i]` of this group, and keep their
+        matrices and permutations.
+
+        Args:
+            elements: any number of elements, each in 0 … |G| − 1.
+            name: how error messages and figures call the subgroup.
+
+        Raises:
+            ValueError: one of them is not an element.
+
+        >>> dihedral(4).subgroup([1]) == cyclic(4), dihedral(4).subgroup([2, 4], name="D2")
+        (True, <D2: group of order 4>)
+        """
+        kept = self.closure(elements)
+        number = np.empty(self.order, np.int64)
+        number[kept] = np.arange(len(kept))
+        return FiniteGroup(
+            number[self.table[np.ix_(kept, kept)]],
+            name or f"subgroup of {self.name}",
+            None if self.matrices is None else self.matrices[kept],
+            None if self.permutations is None else self.permutations[kept],
+        )
+
     def _element(self, g: int) -> int:
         if isinstance(g, bool) or not isinstance(g, int | np.integer) or not 0 <= g < self.order:
             raise ValueError(
@@ -181,8 +299,23 @@ class FiniteGroup:
             )
         return int(g)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.name}: group of order {self.order}>"
+
+
+@dataclass(frozen=True)
+class _AsConstant:
+    """A group as `jit` compares it: what was compiled for one may have read its matrices."""
+
+    group: FiniteGroup
+    contents: tuple[str, str, str]
+
+
+jax.tree_util.register_pytree_node(
+    FiniteGroup,
+    lambda group: ((), _AsConstant(group, group.contents)),
+    lambda constant, _: constant.group,
+)
 
 
 def cyclic(n: int) -> FiniteGroup:
@@ -194,12 +327,12 @@ def cyclic(n: int) -> FiniteGroup:
         n: the order, at least 1.
 
     Raises:
-        ValueError: n is not a positive integer.
+        ValueError: n is not an integer from 1 to 4096.
 
     >>> cyclic(4)
     <C4: group of order 4>
     """
-    elements = np.arange(_positive("cyclic", n, "the order of the group"))
+    elements = np.arange(_checks.count("cyclic", "n", n, most=_LARGEST))
     return FiniteGroup((elements[:, None] + elements) % n, f"C{n}", _rotations(n))
 
 
@@ -213,13 +346,13 @@ def dihedral(n: int) -> FiniteGroup:
         n: the number of rotations, at least 1.
 
     Raises:
-        ValueError: n is not a positive integer.
+        ValueError: n is not an integer from 1 to 2048.
 
     >>> d4 = dihedral(4)
     >>> d4, d4.multiply(4, 1), d4.multiply(1, 4)  # sr = r³s
     (<D4: group of order 8>, 7, 5)
     """
-    _positive("dihedral", n, "the number of rotations")
+    _checks.count("dihedral", "n", n, most=_LARGEST // 2)
     a, flipped = np.arange(2 * n) % n, np.arange(2 * n) // n
     turn = (a[:, None] + np.where(flipped[:, None], -a, a)) % n
     matrices = np.concatenate([_rotations(n), _rotations(n) @ np.diag([-1.0, 1.0])])
@@ -240,8 +373,7 @@ def symmetric(n: int) -> FiniteGroup:
     >>> symmetric(3)
     <S3: group of order 6>
     """
-    if _positive("symmetric", n, "the number of things") > 6:
-        raise ValueError(f"symmetric(n): n! elements need n at most 6, got {n}. Use a subgroup.")
+    _checks.count("symmetric", "n", n, most=6, advice="Use a subgroup, by generated_by.")
     permutations = np.array(list(itertools.permutations(range(n))))
     return FiniteGroup(_table_of(permutations), f"S{n}", permutations=permutations)
 
@@ -268,7 +400,8 @@ def octahedral() -> FiniteGroup:
 def direct_product(first: FiniteGroup, second: FiniteGroup) -> FiniteGroup:
     r"""The direct product $G \times H$: pairs (g, h), multiplied separately.
 
-    The pair (g, h) is element g·|H| + h. Its matrices are block diagonal if both groups have theirs.
+    The pair (g, h) is element g·|H| + h. If both groups have matrices, those of the product are block
+    diagonal; if both have permutations, G permutes the first points and H those that follow.
 
     Args:
         first: G.
@@ -295,7 +428,11 @@ def direct_product(first: FiniteGroup, second: FiniteGroup) -> FiniteGroup:
         d, e = first.matrices.shape[1], second.matrices.shape[1]
         matrices = np.zeros((order, d + e, d + e))
         matrices[:, :d, :d], matrices[:, d:, d:] = first.matrices[g], second.matrices[h]
-    return FiniteGroup(table, f"{first.name} × {second.name}", matrices)
+    permutations = None
+    if first.permutations is not None and second.permutations is not None:
+        points = first.permutations.shape[1]
+        permutations = np.concatenate([first.permutations[g], points + second.permutations[h]], axis=1)
+    return FiniteGroup(table, f"{first.name} × {second.name}", matrices, permutations)
 
 
 def generated_by(permutations: Sequence[ArrayLike], name: str = "group") -> FiniteGroup:
@@ -320,32 +457,59 @@ def generated_by(permutations: Sequence[ArrayLike], name: str = "group") -> Fini
         raise ValueError("generated_by: give at least one permutation.")
     size = generators[0].size
     for p in generators:
-        if p.shape != (size,) or sorted(p.tolist()) != list(range(size)):
+        if p.shape != (size,) or p.dtype.kind not in "iu" or sorted(p.tolist()) != list(range(size)):
             raise ValueError(
                 f"generated_by: {p.tolist()} is not a permutation of 0 … {size - 1}. "
                 "Each number must occur once, and all generators must have the same length."
             )
-    found = {tuple(range(size)): None}
-    queue = list(found)
-    for element in queue:
-        for p in generators:
-            product = tuple(p[list(element)].tolist())
-            if product not in found:
-                found[product] = None
+    queue = [np.arange(size)]
+    place = {queue[0].tobytes(): 0}
+    made_of = [(0, 0)]  # generator s and element h with sh = g
+    moved: list[list[int]] = [[] for _ in generators]  # sg for every s and g
+    for h, element in enumerate(queue):
+        for s, p in enumerate(generators):
+            product = p.astype(np.int64)[element]
+            g = place.setdefault(product.tobytes(), len(queue))
+            if g == len(queue):
                 queue.append(product)
-        if len(found) > _LARGEST:
+                made_of.append((s, h))
+            moved[s].append(g)
+        if len(queue) > _LARGEST:
             raise ValueError(f"generated_by: {name} has more than {_LARGEST} elements. Use a subgroup.")
-    elements = np.array(queue)
-    return FiniteGroup(_table_of(elements), name, permutations=elements)
+    table = np.empty((len(queue), len(queue)), np.int64)
+    table[0] = np.arange(len(queue))
+    times = np.array(moved)
+    for g, (s, h) in enumerate(made_of[1:], start=1):
+        table[g] = times[s][table[h]]  # (sh)k = s(hk)
+    return FiniteGroup(table, name, permutations=np.array(queue))
 
 
-def _positive(function: str, n: int, meaning: str) -> int:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"{function}(n): n must be a positive integer, {meaning}, got {n!r}.")
-    return int(n)
+def fingerprint(array: NDArray | None) -> str:
+    """A digest of an array's shape, type and entries; the same in every process."""
+    if array is None:
+        return ""
+    head = f"{array.shape} {array.dtype.str} ".encode()
+    return hashlib.blake2b(head + array.tobytes(), digest_size=32).hexdigest()
 
 
-def _rotations(n: int) -> np.ndarray:
+def read_only(array: NDArray) -> NDArray:
+    """The array itself, which from now on refuses to be written to."""
+    array.setflags(write=False)
+    return array
+
+
+def _closure(table: NDArray[np.int64], elements: Sequence[int], identity: int) -> NDArray[np.bool_]:
+    """Which elements are products of the given ones."""
+    reached = np.zeros(len(table), bool)
+    last = np.array([identity])
+    while len(last):
+        reached[last] = True
+        products = np.unique(table[np.ix_(last, np.asarray(elements, dtype=np.int64))])
+        last = products[~reached[products]]
+    return reached
+
+
+def _rotations(n: int) -> NDArray[np.float64]:
     angle = 2 * np.pi * np.arange(n) / n
     cos, sin = np.cos(angle), np.sin(angle)
     matrices = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], axis=1)
@@ -353,6 +517,9 @@ def _rotations(n: int) -> np.ndarray:
     return np.where(np.abs(matrices - whole) < 1e-12, whole + 0.0, matrices)  # quarter turns are exact
 
 
-def _table_of(permutations: np.ndarray) -> np.ndarray:
-    place = {tuple(p): g for g, p in enumerate(permutations.tolist())}
-    return np.array([[place[tuple(row)] for row in p[permutations].tolist()] for p in permutations])
+def _table_of(permutations: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The products of all permutations of a few points, which together are a group."""
+    digits = permutations.shape[1] ** np.arange(permutations.shape[1])
+    codes = permutations @ digits
+    order = np.argsort(codes)
+    return order[np.searchsorted(codes[order], permutations[:, permutations] @ digits)]

@@ -179,7 +179,7 @@ def test_invariant_projection_is_invariant_and_a_projection():
     [
         (lambda: on_lattices(symmetric(3)), "has no matrices. Use cyclic"),
         (lambda: on_images(octahedral()), "2 × 2 matrices"),
-        (lambda: on_lattices(cyclic(4), translations=0), "translations must be the side"),
+        (lambda: on_lattices(cyclic(4), translations=0), "translations must be an integer of at least 1, got 0"),
         (lambda: on_lattices(dihedral(4), translations=30), "more than 4096"),
         (lambda: on_lattices(cyclic(1), translations=3)(0, np.ones((1, 4, 4))), r"\(n, 3, 3\)"),
         (lambda: on_images(cyclic(8))(1, np.ones((1, 3, 4, 1))), "height 3 and width 4"),

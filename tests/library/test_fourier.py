@@ -1,8 +1,12 @@
+import pickle
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nteq.fourier import block_diagonalise, characters, irreps, isotypic_basis
+from nteq.actions import on_lattices
+from nteq.fourier import Irrep, block_diagonalise, characters, irreps, isotypic_basis
 from nteq.groups import FiniteGroup, cyclic, dihedral, direct_product, generated_by, octahedral, symmetric
 
 sites = np.arange(16).reshape(4, 4)
@@ -130,6 +134,87 @@ def test_blocks_together_are_the_gram_matrix(group):
     assert np.abs(transformed).max() < 1e-10 * np.linalg.norm(gram)
 
 
+def test_irreps_are_found_once_for_all_groups_of_one_table():
+    first = irreps(dihedral(5))
+    assert irreps(dihedral(5)) is first
+    assert irreps(FiniteGroup(dihedral(5).table, "without matrices")) is first
+    assert irreps(cyclic(10)) is not first
+
+
+def test_an_irrep_is_a_value():
+    rotation = irreps(cyclic(4))[2]
+    rotation.unitary
+    again = pickle.loads(pickle.dumps(rotation))
+    assert again == rotation and hash(again) == hash(rotation) and again is not rotation
+    other = Irrep(rotation.matrices[[0, 3, 2, 1]], rotation.basis)
+    assert other != rotation and rotation != 4 and len({rotation, again, other}) == 2
+    for array in (again.matrices, again.basis, *again.unitary):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    traced = []
+
+    @jax.jit
+    def character(irrep, x):
+        traced.append(irrep)
+        return x * irrep.character[1:2]
+
+    np.testing.assert_allclose(character(rotation, jnp.ones(1)), 0, atol=1e-14)
+    character(again, jnp.ones(1))
+    assert len(traced) == 1
+    assert character(irreps(cyclic(4))[0], jnp.ones(1)) == 1
+
+
+def test_irreps_of_512_elements_are_complete_and_those_of_the_textbook():
+    group = on_lattices(dihedral(4), translations=8).group
+    found = irreps(group)
+    assert group.order == 512 == sum(s.dimension * s.multiplicity for s in found)
+    # induced from the wave vectors: stars of 1, 1, 2, 4 or 8 with the irreps of what leaves them alone
+    dimensions = [s.dimension for s in found]
+    stars = {1: 2 * 4, 2: 2 * 1 + 1 * 4, 4: 3 * 3 * 2, 8: 3}
+    assert {d: dimensions.count(d) for d in stars} == stars
+
+
+@pytest.mark.parametrize(("slack", "accepted"), [(1e-9, True), (1e-3, False)])
+def test_how_far_the_first_block_row_may_be_from_that_of_an_invariant_kernel(slack, accepted):
+    kappa, _ = invariant_gram(cyclic(4), 2)
+    kappa[1, 0, 1] += slack * np.abs(kappa).max()
+    if accepted:
+        block_diagonalise(cyclic(4), kappa)
+    else:
+        with pytest.raises(ValueError, match="not the Gram matrix"):
+            block_diagonalise(cyclic(4), kappa)
+
+
+def test_blocks_of_known_values_under_jit_of_traced_ones_and_of_integers():
+    kappa = np.array([[[3, 1], [1, 2]], [[1, 0], [0, 1]]])
+    expected = block_diagonalise(cyclic(2), kappa.astype(float))
+    for blocks in (
+        jax.jit(lambda s: [s * b for b in block_diagonalise(cyclic(2), kappa)])(1.0),
+        jax.jit(lambda k: block_diagonalise(cyclic(2), k))(kappa),
+        block_diagonalise(cyclic(2), jnp.asarray(kappa, jnp.int8)),
+        block_diagonalise(cyclic(2), jnp.asarray(kappa, jnp.bfloat16)),
+    ):
+        for block, b in zip(blocks, expected, strict=True):
+            np.testing.assert_array_equal(block, b)
+            assert jnp.issubdtype(block.dtype, jnp.floating) and block.dtype.itemsize >= 4
+    kappa[1, 0, 1] = 1
+    with pytest.raises(ValueError, match="not the Gram matrix"):
+        jax.jit(lambda s: [s * b for b in block_diagonalise(cyclic(2), kappa)])(1.0)
+
+
+@pytest.mark.parametrize("x64", [True, False])
+def test_blocks_need_no_promotion_of_types_or_ranks_and_hold_no_nan(x64):
+    kappa = np.array([[[3.0]], [[1.0]]])
+    with (
+        jax.enable_x64(x64),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+        jax.debug_nans(True),
+    ):
+        blocks = block_diagonalise(cyclic(2), kappa)
+    np.testing.assert_allclose(np.ravel(blocks), [4, 2], rtol=1e-6)
+
+
 def test_blocks_keep_single_precision():
     kappa, _ = invariant_gram(cyclic(4), 2)
     assert {b.dtype for b in block_diagonalise(cyclic(4), jnp.asarray(kappa, jnp.float32))} == {
@@ -150,6 +235,10 @@ def test_a_matrix_without_the_symmetry_does_not_fall_into_blocks():
     ("call", "message"),
     [
         (lambda: irreps(4), "expected a FiniteGroup"),
+        (lambda: irreps([0]), "expected a FiniteGroup"),
+        (lambda: block_diagonalise(4, np.ones((3, 2, 2))), "expected a FiniteGroup"),
+        (lambda: block_diagonalise(cyclic(4), np.ones((4, 0, 0))), r"\|G\| = 4, got \(4, 0, 0\)"),
+        (lambda: block_diagonalise(cyclic(1), [[[1j]]]), "real numbers"),
         (lambda: block_diagonalise(cyclic(4), np.ones((3, 2, 2))), r"\|G\| = 4, got \(3, 2, 2\)"),
         (lambda: block_diagonalise(cyclic(2), np.full((2, 1, 1), np.inf)), "not finite"),
         (lambda: block_diagonalise(cyclic(2), [[[1, 2], [0, 1]], [[0, 0], [0, 0]]]), "differ by up to 2.0e"),

@@ -1,5 +1,8 @@
 import itertools
+import pickle
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,7 +59,7 @@ def test_a_table_that_is_no_group_is_refused_with_the_place_where_it_fails(table
 
 @pytest.mark.parametrize("n", [0, -1, 2.0, True, "4"])
 def test_cyclic_refuses_orders_that_are_not_positive_integers(n):
-    with pytest.raises(ValueError, match="positive integer"):
+    with pytest.raises(ValueError, match="cyclic: n must be an integer of at least 1"):
         cyclic(n)
 
 
@@ -128,23 +131,159 @@ def test_translations_and_quarter_turns_of_a_periodic_lattice_generate_their_sem
     assert group.order == 9 * 4
 
 
+@given(st.permutations(range(5)), st.permutations(range(5)))
+def test_products_of_generated_permutations_are_their_compositions(p, q):
+    group = generated_by([p, q])
+    composed = group.permutations[:, group.permutations]
+    np.testing.assert_array_equal(composed, group.permutations[group.table])
+    assert group.identity == 0 and len(np.unique(group.permutations, axis=0)) == group.order
+
+
+def is_associative(table):
+    return (table[table] == np.array([row[table] for row in table])).all()
+
+
+def test_one_wrong_square_anywhere_in_the_table_is_found_though_only_generators_are_tried():
+    group = direct_product(cyclic(2), dihedral(3))
+    tried = 0
+    for g, h in itertools.combinations(range(1, 12), 2):
+        for a, b in itertools.combinations(range(1, 12), 2):
+            table = group.table.copy()
+            if table[g, a] != table[h, b] or table[g, b] != table[h, a] or 0 in (table[g, a], table[g, b]):
+                continue
+            table[[g, h], a], table[[g, h], b] = table[[h, g], a], table[[h, g], b]
+            assert (np.sort(table, axis=0) == np.arange(12)[:, None]).all()  # still each once in a column
+            assert not is_associative(table)
+            with pytest.raises(ValueError, match="not associative"):
+                FiniteGroup(table)
+            tried += 1
+    assert tried > 50
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda g: g.name)
+def test_generators_are_few_and_generate(group):
+    assert 2 ** len(group.generators) <= group.order
+    assert len(group.closure(group.generators)) == group.order
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda g: g.name)
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_subgroup_multiplies_as_its_elements_in_the_whole_group_do(group, count):
+    chosen = np.random.default_rng(count).integers(group.order, size=count).tolist()
+    subgroup, kept = group.subgroup(chosen), group.closure(chosen)
+    np.testing.assert_array_equal(kept[subgroup.table], group.table[np.ix_(kept, kept)])
+    assert set(chosen) <= set(kept.tolist()) and group.order % subgroup.order == 0
+    for field in ("matrices", "permutations"):
+        whole, part = getattr(group, field), getattr(subgroup, field)
+        assert (whole is None) == (part is None)
+        if whole is not None:
+            np.testing.assert_array_equal(part, whole[kept])
+    # nothing smaller will do: all elements are products of the chosen ones
+    words = {group.identity}
+    while True:
+        longer = words | {group.multiply(w, c) for w in words for c in chosen}
+        if longer == words:
+            break
+        words = longer
+    assert words == set(kept.tolist())
+
+
+def test_textbook_subgroups():
+    assert symmetric(4).subgroup([7, 16]).order == 4  # two double transpositions
+    even = symmetric(4).subgroup([3, 8], name="A4")
+    assert even.order == 12 and [len(c) for c in even.conjugacy_classes] == [1, 4, 4, 3]
+    assert octahedral().subgroup([]).order == 1
+    assert repr(even) == "<A4: group of order 12>"
+
+
+REVERSED = FiniteGroup(cyclic(3).table, "C3", cyclic(3).matrices[[0, 2, 1]])
+
+
+def test_groups_are_equal_if_their_tables_are():
+    assert cyclic(4) == cyclic(4) and hash(cyclic(4)) == hash(cyclic(4))
+    renamed = FiniteGroup(cyclic(4).table.tolist(), name="another name, no matrices")
+    assert renamed == cyclic(4) and {renamed: 1}[cyclic(4)] == 1
+    assert generated_by([[1, 2, 3, 0]]) == cyclic(4)
+    assert REVERSED == cyclic(3)
+    different = [cyclic(4), dihedral(2), cyclic(3), symmetric(3), dihedral(3), cyclic(6)]
+    assert len(set(different)) == 6 and cyclic(4) != 4
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda g: g.name)
+def test_a_group_survives_pickling(group):
+    hash(group), group.conjugacy_classes
+    again = pickle.loads(pickle.dumps(group))
+    assert "conjugacy_classes" not in vars(again)  # nothing derived travels
+    assert again == group and again.contents == group.contents and again.name == group.name
+    with pytest.raises(ValueError, match="read-only"):
+        again.table[0, 0] = 1
+
+
+@pytest.mark.parametrize("of", ["table", "inverses", "matrices"])
+def test_what_a_group_holds_cannot_be_changed(of):
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(cyclic(3), of)[0] = 0
+
+
+def test_as_an_argument_of_jit_equal_groups_share_a_program_and_other_matrices_do_not():
+    traced = []
+
+    @jax.jit
+    def turn(group, x):
+        traced.append(group)
+        return jnp.asarray(group.matrices)[1] @ x
+
+    x = jnp.array([1.0, 0.0])
+    np.testing.assert_allclose(turn(cyclic(3), x), cyclic(3).matrices[1] @ x, atol=1e-15)
+    turn(cyclic(3), x)
+    assert len(traced) == 1
+    np.testing.assert_allclose(turn(REVERSED, x), cyclic(3).matrices[2] @ x, atol=1e-15)
+
+
 def test_direct_product_multiplies_separately():
     group = direct_product(symmetric(3), cyclic(4))
     for g, h in itertools.product(range(24), repeat=2):
         product = group.multiply(g, h)
         assert product // 4 == symmetric(3).multiply(g // 4, h // 4) and product % 4 == (g + h) % 4
     assert direct_product(cyclic(4), octahedral()).matrices.shape == (96, 5, 5)
-    assert group.matrices is None
+    assert group.matrices is None and group.permutations is None
+
+
+def test_direct_product_permutes_the_points_of_the_second_group_behind_those_of_the_first():
+    first, second = symmetric(2), symmetric(3)
+    group = direct_product(first, second)
+    for g, h in itertools.product(range(2), range(6)):
+        expected = [*first.permutations[g], *(2 + second.permutations[h])]
+        assert group.permutations[6 * g + h].tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: dihedral(0), "dihedral.*positive integer, the number of rotations, got 0"),
-        (lambda: symmetric(7), "n at most 6, got 7"),
-        (lambda: symmetric(2.5), "positive integer, the number of things, got 2.5"),
+        (lambda: dihedral(0), "dihedral: n must be an integer of at least 1, got 0"),
+        (lambda: symmetric(7), "symmetric: n must be at most 6, got 7"),
+        (lambda: symmetric(2.5), "symmetric: n must be an integer of at least 1, got 2.5"),
         (lambda: direct_product(cyclic(4), 4), "expected two FiniteGroup, got 4"),
         (lambda: direct_product(symmetric(6), symmetric(4)), "has 17280 elements, more than 4096"),
+        (lambda: cyclic(5000), "cyclic: n must be at most 4096, got 5000"),
+        (lambda: FiniteGroup([[0, 1], [1]]), "rows of table differ in length"),
+        (lambda: FiniteGroup([[0, 1], [1, 0]], matrices=[["a"], ["b"]]), "matrices must be an array of real numbers"),
+        (lambda: FiniteGroup([[0]], matrices=[[[0.0]]]), "matrix 0 is not orthogonal.* by 1.0"),
+        (
+            lambda: FiniteGroup([[0, 1], [1, 0]], matrices=[np.eye(2), [[1, 1], [0, -1]]]),
+            "matrix 1 is not orthogonal",
+        ),
+        (
+            lambda: FiniteGroup([[0, 1], [1, 0]], permutations=[[0, 1], [1, 1]]),
+            r"permutations\[1\] is \[1, 1\], which is not a permutation of 0 … 1",
+        ),
+        (
+            lambda: FiniteGroup([[0, 1], [1, 0]], permutations=[[0.0, 1.0], [1.0, 0.0]]),
+            "permutations must hold integers, got dtype float64",
+        ),
+        (lambda: cyclic(4).subgroup([4]), "elements are the integers 0 … 3, got 4"),
+        (lambda: cyclic(4).subgroup(2), "a sequence of elements, got 2"),
+        (lambda: generated_by([[0.0, 1.0]]), "not a permutation"),
         (lambda: generated_by([]), "at least one"),
         (lambda: generated_by([[0, 0, 1]]), r"\[0, 0, 1\] is not a permutation of 0 … 2"),
         (lambda: generated_by([[0, 1], [2, 1, 0]]), r"\[2, 1, 0\] is not a permutation of 0 … 1"),
