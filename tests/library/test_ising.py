@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from scipy.stats import chi2
@@ -46,33 +47,52 @@ def test_enumeration_counts_what_is_known():
     }  # fmt: skip
 
 
-def by_metropolis(key, n, size, beta):
-    return metropolis(key, n, size, beta, sweeps=300)
+def by_metropolis(key, n, size, beta, start=None):
+    return metropolis(key, n, size, beta, sweeps=200, start=start)
 
 
-def by_wolff(key, n, size, beta):
-    return wolff(key, n, size, beta, updates=300)
+def by_wolff(key, n, size, beta, start=None):
+    return wolff(key, n, size, beta, updates=150, start=start)
 
 
+# starts that a sampler which always accepts may never leave: at β = 0 any of them, at every β the stripes
+STARTS = {
+    "random": lambda size: None,
+    "all up": lambda size: np.ones((size, size)),
+    "stripes": lambda size: (-1.0) ** np.arange(size) * np.ones((size, 1)),
+    "chequerboard": lambda size: (-1.0) ** np.add.outer(np.arange(size), np.arange(size)),
+}
+
+
+def p_value(observed, expected):
+    """Of Pearson's chi-squared statistic, cells in which fewer than five are expected taken together."""
+    rare = expected < 5
+    o = np.append(observed[~rare], observed[rare].sum())
+    e = np.append(expected[~rare], expected[rare].sum())
+    assert e[:-1].size > 1
+    return chi2.sf(((o - e) ** 2 / np.maximum(e, 1e-9)).sum(), len(o) - 1)
+
+
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("sampler", [by_metropolis, by_wolff])
-@pytest.mark.parametrize(("size", "beta"), [(3, 0.3), (4, 0.2), (4, 0.44), (4, 0.0)])
-def test_samplers_draw_from_the_boltzmann_distribution(sampler, size, beta):
-    _, energies = exact_enumeration(size)
+@pytest.mark.parametrize(("size", "beta"), [(3, 0.0), (3, 0.3), (4, 0.0), (4, 0.44)])
+def test_from_every_start_samplers_draw_from_the_boltzmann_distribution(sampler, size, beta, start):
+    states, energies = (np.asarray(a, float) for a in exact_enumeration(size))
     weights = np.asarray(jax.nn.softmax(-beta * size**2 * energies))
-    n = 20_000
-    draws = sampler(jax.random.key(7), n, size, beta)
-    # every single state that is expected at least five times, and the rest together
-    index = np.asarray((draws.reshape(n, -1) > 0) @ (2.0 ** np.arange(size * size))).astype(int)
-    observed, expected = np.bincount(index, minlength=len(weights)), n * weights
-    frequent = expected >= 5
-    if frequent.any():
-        o, e = (
-            np.append(observed[frequent], observed[~frequent].sum()),
-            np.append(expected[frequent], expected[~frequent].sum()),
-        )
-        statistic = ((o - e) ** 2 / np.maximum(e, 1e-9)).sum()
-        assert chi2.sf(statistic, len(o) - 1) > 1e-4
-    mean = float(energies @ weights)
+    n = 5000
+    first = STARTS[start](size)
+    first = None if first is None else np.broadcast_to(first, (n, size, size))
+    draws = np.asarray(sampler(jax.random.key(7), n, size, beta, first))
+    # every single state, where they are few enough to be drawn often
+    index = ((draws.reshape(n, -1) > 0) @ (2.0 ** np.arange(size * size))).astype(int)
+    observed = np.bincount(index, minlength=len(weights))
+    if n * weights.max() >= 5:
+        assert p_value(observed, n * weights) > 1e-4
+    # energy and magnetisation together, in all cases
+    levels = np.stack([energies, states.mean((1, 2))], 1).round(6)
+    cell = np.unique(levels, axis=0, return_inverse=True)[1].ravel()
+    assert p_value(np.bincount(cell, observed), np.bincount(cell, n * weights)) > 1e-4
+    mean = energies @ weights
     z = (float(energy(draws).mean()) - mean) / (float(energy(draws).std()) / n**0.5)
     assert abs(z) < 4
 
@@ -136,6 +156,20 @@ def test_energies_of_large_lattices_are_onsagers(sampler, beta):
     assert error < 1e-3  # or the comparison says nothing
 
 
+def test_onsagers_energy_is_right_to_the_last_digits_at_every_temperature():
+    def exact(beta):
+        twice = 2 * mpmath.mpf(beta)
+        k = 2 * mpmath.sinh(twice) / mpmath.cosh(twice) ** 2
+        elliptic = 2 / mpmath.pi * (2 * mpmath.tanh(twice) ** 2 - 1) * mpmath.ellipk(k**2)
+        return -mpmath.coth(twice) * (1 + elliptic)
+
+    beta = [*np.geomspace(1e-12, 10, 120), 1e-8, 0.05016, 0.05017, 0.0607, 0.4406, 0.4407]
+    with mpmath.workdps(60):  # the formula loses 24 digits at β = 1e-12
+        error = [float(u / exact(float(b)) - 1) for b, u in zip(beta, onsager_energy(beta), strict=True)]
+    assert np.abs(error).max() < 1e-13
+    assert onsager_energy(1e-8) == -2e-8 and onsager_energy(0.0) == 0
+
+
 def test_onsagers_energy_integrates_to_the_known_free_energy():
     # ln 2 at β = 0 and 2β far below the critical temperature: −f = ln 2 − ∫ u dβ, with e^(−8β) to come
     beta = np.concatenate([np.linspace(0, 0.4406868, 40001), np.linspace(0.4406868, 3, 40001)[1:]])
@@ -160,14 +194,96 @@ def test_autocorrelation_time_of_an_autoregressive_process():
     assert abs(autocorrelation_time(x[200:]) - expected) < 4 * error + np.exp(-5) * expected
 
 
+def test_autocorrelation_time_ignores_scale_and_type():
+    noise = np.random.default_rng(0).normal(size=1000)
+    for scale in (1e200, 1e-200):  # whose squares no number can hold
+        np.testing.assert_allclose(
+            autocorrelation_time(noise * scale), autocorrelation_time(noise), rtol=1e-12
+        )
+    flips = np.random.default_rng(1).integers(0, 2, 1000)
+    for kind in (bool, np.uint8, jnp.bfloat16):
+        np.testing.assert_allclose(
+            autocorrelation_time(flips.astype(kind)), autocorrelation_time(flips.astype(float)), rtol=1e-12
+        )
+
+
 def test_a_chain_goes_on_from_its_start():
-    start = metropolis(jax.random.key(0), 4, 6, 0.3, sweeps=3)
-    frozen = metropolis(jax.random.key(1), 4, 6, 0.0, sweeps=1, start=start)
-    assert (frozen == -start).all()  # at β = 0 every proposal is accepted
-    cold = jnp.ones((3, 5, 5))
-    assert (metropolis(jax.random.key(2), 3, 5, 20.0, sweeps=5, start=cold) == cold).all()
-    flipped = wolff(jax.random.key(2), 3, 5, 20.0, updates=5, start=cold)
-    assert (flipped == -cold).all()  # one cluster, flipped an odd number of times
+    n, size = 200, 5
+    start = metropolis(jax.random.key(0), n, size, 0.3, sweeps=3)
+    hot = np.asarray(metropolis(jax.random.key(1), n, size, 0.0, sweeps=1, start=start))
+    flipped = (hot == -np.asarray(start)).mean()  # at β = 0 nine proposals in ten are accepted
+    assert abs(flipped - 0.9) < 4 * (0.9 * 0.1 / hot.size) ** 0.5
+    cold = jnp.ones((n, size, size))
+    assert (metropolis(jax.random.key(2), n, size, 20.0, sweeps=5, start=cold) == cold).all()
+    after = np.asarray(wolff(jax.random.key(2), n, size, 20.0, updates=5, start=cold))
+    assert (after == after[:, :1, :1]).all()  # clusters are whole lattices
+    down = (1 - (-0.8) ** 5) / 2  # and an odd number of five flips, with probability 9/10 each, is done
+    assert abs((after[:, 0, 0] < 0).mean() - down) < 4 * (down * (1 - down) / n) ** 0.5
+
+
+@pytest.mark.parametrize("kind", [int, np.uint8, bool, jnp.bfloat16, np.float16])
+def test_energies_of_integers_booleans_and_half_precision_are_those_of_floats(kind):
+    spins = np.random.default_rng(0).integers(0, 2, (3, 5, 5))
+    energies = energy(spins.astype(kind))
+    assert energies.dtype in (jnp.float32, jnp.float64)
+    np.testing.assert_allclose(energies, [energy_bond_by_bond(s) for s in spins.astype(float)], rtol=1e-6)
+
+
+def test_an_energy_that_float32_cannot_hold_is_refused_and_a_large_one_is_not():
+    with pytest.raises(ValueError, match="too large for float32"):
+        energy(jnp.full((1, 3, 3), 1e30, jnp.float32))
+    np.testing.assert_allclose(energy(jnp.full((1, 3, 3), 1e15, jnp.float32)), -2e30, rtol=1e-6)
+
+
+def test_the_inverse_temperature_may_be_traced_and_of_any_numeric_type():
+    key = jax.random.key(0)
+    for sampler in (metropolis, wolff):
+        draw = lambda beta, sampler=sampler: sampler(key, 20, 4, beta, 5)
+        expected = draw(0.5)
+        for beta in (np.float32(0.5), jnp.float32(0.5), jnp.array(0.5), np.array(0.5)):
+            np.testing.assert_array_equal(draw(beta), expected)
+            np.testing.assert_array_equal(jax.jit(draw)(beta), expected)
+        np.testing.assert_array_equal(draw(1), draw(1.0))
+        several = jax.vmap(draw)(jnp.array([0.1, 0.5]))
+        np.testing.assert_array_equal(several[1], expected)
+        # inside of a trace around it, with everything known
+        np.testing.assert_array_equal(jax.jit(lambda c, d=draw: c * d(0.5))(2.0), 2 * expected)
+        assert (draw(1e300) == draw(1e3)).all()  # as cold as it gets, not NaN
+
+
+def test_known_lattices_are_looked_at_inside_of_a_trace():
+    spins = np.ones((1, 3, 3))
+    assert jax.jit(lambda w: w * energy(spins))(3.0) == -6
+    with pytest.raises(ValueError, match="not finite"):
+        jax.jit(lambda w: w * energy(spins * np.nan))(3.0)
+    start = jax.jit(lambda w: w * metropolis(jax.random.key(0), 1, 3, 20.0, 1, spins))(3.0)
+    np.testing.assert_array_equal(start, 3 * spins)
+    with pytest.raises(ValueError, match="spins ±1"):
+        jax.jit(lambda w: w * metropolis(jax.random.key(0), 1, 3, 1.0, 1, 2 * spins))(3.0)
+    np.testing.assert_array_equal(
+        jax.jit(lambda s: metropolis(jax.random.key(0), 1, 3, 20.0, 1, s))(spins), spins
+    )
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_works_with_strict_promotion_in_both_precisions(wide):
+    with (
+        jax.enable_x64(wide),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+        jax.debug_nans(True),
+    ):
+        spins = metropolis(jax.random.key(0), 2, 3, 0.0, 2)
+        spins = wolff(jax.random.key(0), 2, 3, 0.4, 2, start=np.asarray(spins, np.int8))
+        assert energy(spins).dtype == spins.dtype == (jnp.float64 if wide else jnp.float32)
+        assert energy(np.ones((1, 3, 3), int))[0] == exact_enumeration(3)[1].min() == -2
+        assert gaussian_lattices(jax.random.key(0), 2, 3).dtype == spins.dtype
+
+
+@pytest.mark.parametrize("sampler", [metropolis, wolff])
+def test_samplers_take_keys_of_every_generator(sampler):
+    for key in (jax.random.key(0, impl="rbg"), jax.random.PRNGKey(0)):
+        assert (jnp.abs(sampler(key, 2, 3, 0.4, 2)) == 1).all()
 
 
 def test_gaussian_lattices_are_standard_normal():
@@ -184,18 +300,43 @@ def test_gaussian_lattices_are_standard_normal():
         (lambda: energy(jnp.full((1, 4, 4), jnp.inf)), "not finite"),
         (lambda: metropolis(jax.random.key(0), 0, 4, 0.4), "n must be an integer of at least 1, got 0"),
         (lambda: metropolis(jax.random.key(0), 1, 2, 0.4), "size must be an integer of at least 3"),
-        (lambda: metropolis(jax.random.key(0), 1, 4, -0.4), "beta must be finite and not negative"),
-        (lambda: metropolis(jax.random.key(0), 1, 4, np.nan), "beta must be finite"),
+        (
+            lambda: metropolis(jax.random.key(0), 1, 4, -0.4),
+            "metropolis: beta must be not negative and finite, got -0.4",
+        ),
+        (lambda: metropolis(jax.random.key(0), 1, 4, np.nan), "beta must be not negative and finite"),
+        (
+            lambda: metropolis(jax.random.key(0), 1, 4, [0.1, 0.4]),
+            r"beta must be .*a single number, got shape \(2,\)",
+        ),
+        (
+            lambda: wolff(jax.random.key(0), 1, 4, jnp.ones(1)),
+            r"wolff: beta must be .*a single number, got shape \(1,\)",
+        ),
+        (lambda: wolff(jax.random.key(0), 1, 4, True), "beta must be .*got True"),
+        (lambda: metropolis(jax.random.key(0), 1, 4, "cold"), "beta must be .*got 'cold'"),
+        (lambda: metropolis(jax.random.key(0), 1.0, 4, 0.4), "n must be an integer of at least 1, got 1.0"),
+        (
+            lambda: metropolis(jax.random.key(0), 1, 4, 0.4, start=1j * np.ones((1, 4, 4))),
+            "start must hold real",
+        ),
         (lambda: metropolis(jax.random.key(0), 1, 4, 0.4, sweeps=0), "sweeps must be"),
         (lambda: metropolis(jax.random.key(0), 1, 4, 0.4, start=np.ones((1, 5, 5))), r"shape \(1, 4, 4\)"),
         (lambda: wolff(jax.random.key(0), 1, 4, 0.4, start=np.zeros((1, 4, 4))), "spins ±1"),
         (lambda: wolff(jax.random.key(0), 1, 4, 0.4, updates=0), "updates must be"),
-        (lambda: wolff(jax.random.key(0), 1, 4, np.inf), "beta must be finite"),
+        (lambda: wolff(jax.random.key(0), 1, 4, np.inf), "beta must be not negative and finite"),
         (lambda: onsager_energy(-0.1), "beta must be finite and not negative"),
         (lambda: autocorrelation_time([1.0]), "at least two"),
-        (lambda: autocorrelation_time(np.ones(100)), "constant"),
+        (lambda: autocorrelation_time(np.full(100, 0.1)), "constant"),
+        (
+            lambda: autocorrelation_time(np.append(np.arange(50.0), np.nan)),
+            "series has entries that are not finite",
+        ),
+        (lambda: autocorrelation_time(np.arange(50.0), window=0), "window must be positive"),
+        (lambda: energy(1j * np.ones((1, 4, 4))), "lattices must hold real numbers"),
         (lambda: autocorrelation_time(np.arange(50.0)), "too few"),
-        (lambda: exact_enumeration(5), "33 million"),
+        (lambda: exact_enumeration(5), "size must be at most 4, got 5.*33 million"),
+        (lambda: exact_enumeration(True), "size must be an integer"),
         (lambda: gaussian_lattices(jax.random.key(0), 1, 1), "size must be"),
     ],
 )
