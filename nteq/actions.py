@@ -88,14 +88,15 @@ class Action:
 
     def __call__(self, g: ArrayLike, x: ArrayLike) -> Array:
         """ρ(g)x, shape (n, *features)."""
-        if np.ndim(g):
+        known = _checks.is_known(g)
+        g = np.asarray(g) if known else jnp.asarray(g)
+        if g.ndim:
             raise ValueError(
-                f"{self.name}: g must be one element, got shape {np.shape(g)}. Use jax.vmap for many."
+                f"{self.name}: g must be one element, got shape {g.shape}. Use jax.vmap for many."
             )
         x = _batch(self.name, x)
-        if _checks.is_known(g):
-            return self._moved(self.group._element(np.asarray(g)[()]), x)
-        g = jnp.asarray(g)
+        if known:
+            return self._moved(self.group._element(g[()]), x)
         if not jnp.issubdtype(g.dtype, jnp.integer):
             raise ValueError(f"{self.name}: g must be an integer, got dtype {g.dtype}.")
         moved = self._moved(g, x)
@@ -159,7 +160,7 @@ class Action:
 @partial(jax.jit, static_argnames="action")
 def _defect(action: Action, x: Array) -> Array:
     images = _orbit(action, x)
-    table = jnp.asarray(action.group.table)
+    table = jnp.asarray(action.group.table.astype(np.int32))
 
     def row(g: Array) -> Array:  # all h at once
         moved = jax.vmap(lambda image: action._moved(g, image))(images)
@@ -547,7 +548,7 @@ class _OnChannels(_Act):
         order = self.group.order
         if x.ndim < 2 or x.shape[-1] != order:
             raise ValueError(f"{self.name} needs arrays of shape (n, ..., {order}), got shape {x.shape}.")
-        return jnp.take(x, jnp.asarray(_sources_of_channels(self))[g], axis=-1)
+        return x[..., jnp.asarray(_sources_of_channels(self))[g]]
 
 
 @dataclass(frozen=True)
@@ -612,7 +613,8 @@ def _batch(name: str, x: ArrayLike) -> Array:
     if not known:
         return given
     inexact = jnp.issubdtype(given.dtype, jnp.inexact)
-    if inexact and not _checks.look(lambda: jnp.isfinite(given).all()):
+    finite = jnp.isfinite if isinstance(given, Array) else np.isfinite
+    if inexact and not _checks.look(lambda: finite(given).all()):
         raise ValueError(f"{name}: x has entries that are not finite. Remove them first.")
     with np.errstate(over="ignore"), jax.ensure_compile_time_eval():  # known stays known inside of a trace
         array = jnp.asarray(given)
@@ -695,7 +697,7 @@ def _with_translations(act: _OnLattices, side: int, name: str) -> FiniteGroup:
 
 
 @lru_cache(maxsize=32)
-def _sources_of_sites(act: _OnLattices | _OnImages, height: int, width: int) -> NDArray[np.int64]:
+def _sources_of_sites(act: _OnLattices | _OnImages, height: int, width: int) -> NDArray[np.int32]:
     """For every element and site p the site g⁻¹p, shape (|G|, height · width)."""
     row, column = np.divmod(np.arange(height * width), width)
     # twice the coordinates, seen from the centre: whole numbers, x to the right and y upwards
@@ -706,22 +708,22 @@ def _sources_of_sites(act: _OnLattices | _OnImages, height: int, width: int) -> 
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     if not (inside & (row == np.round(row)) & (column == np.round(column))).all():
         raise ValueError(_needs_square(act.name, height, width))
-    return read_only((row * width + column).astype(int))
+    return read_only((row * width + column).astype(np.int32))
 
 
 @lru_cache(maxsize=32)
-def _sources_of_things(act: _OnSets | _OnPeriodicLattices) -> NDArray[np.int64]:
+def _sources_of_things(act: _OnSets | _OnPeriodicLattices) -> NDArray[np.int32]:
     """For every element and thing i the thing g⁻¹(i), shape (|G|, things)."""
-    return read_only(np.argsort(np.asarray(act.group.permutations), axis=1))
+    return read_only(np.argsort(np.asarray(act.group.permutations), axis=1).astype(np.int32))
 
 
 @lru_cache(maxsize=32)
-def _sources_of_channels(act: _OnChannels) -> NDArray[np.int64]:
+def _sources_of_channels(act: _OnChannels) -> NDArray[np.int32]:
     """For every element and channel h the channel g⁻¹h, shape (|G|, |G|)."""
-    return read_only(act.group.table[act.group.inverses])
+    return read_only(act.group.table[act.group.inverses].astype(np.int32))
 
 
-def _permute_sites(sources: NDArray[np.int64], g: ArrayLike, x: Array) -> Array:
+def _permute_sites(sources: NDArray[np.int32], g: ArrayLike, x: Array) -> Array:
     flat = x.reshape(x.shape[0], -1, *x.shape[3:])
     return flat[:, jnp.asarray(sources)[g]].reshape(x.shape)
 
