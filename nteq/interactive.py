@@ -11,12 +11,18 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import anywidget
-import matplotlib.pyplot as plt
 import numpy as np
-import traitlets
 from jax.typing import ArrayLike
-from matplotlib.figure import Figure
+
+from nteq import _checks
+
+try:
+    import anywidget
+    import matplotlib.pyplot as plt
+    import traitlets
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError('nteq.interactive needs Matplotlib and anywidget: pip install "nteq[book]".') from error
 
 from nteq.plotting import COLOURS
 
@@ -212,8 +218,7 @@ def _positions(caller: str, values: Sequence[str], captions: Sequence[str], star
             f"{caller}: values needs at least two positions and as many captions, got {positions} "
             f"and {len(captions)}."
         )
-    if not 0 <= start < positions:
-        raise ValueError(f"{caller}: start must be in 0 … {positions - 1}, got {start!r}.")
+    _checks.count(caller, "start", start, least=0, most=positions - 1)
     return positions
 
 

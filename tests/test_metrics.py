@@ -242,6 +242,8 @@ def test_what_members_have_in_common_no_number_of_them_removes(shape):
     covered = np.isinf(needed.upper).mean()
     assert covered > 0.95
     np.testing.assert_allclose(np.median(needed.common), 1, atol=0.03)
+    shown, noise = f + pattern, (f - f.mean(1, keepdims=True)).var(0, ddof=1).mean(0) / 50
+    np.testing.assert_allclose(needed.common**2, shown.mean(0).var(0) - noise, rtol=1e-10)
     # above it the rest is left for the members' own patterns
     room = members_needed(f + pattern, 1.5)
     right = np.ceil(v / (1.5**2 - 1))
