@@ -82,9 +82,8 @@ def fashion_mnist(train: int = 2000, test: int = 1000) -> tuple[Array, Array, Ar
     else:
         parts = [_fashion_mnist_file(name) for name in FILES]
     x, y, x_test, y_test = parts
-    pictures = lambda images: jnp.asarray(images[..., None], jnp.float32) / 255
-    classes = lambda labels: jnp.asarray(labels, jnp.int32)
-    return pictures(x[:train]), classes(y[:train]), pictures(x_test[:test]), classes(y_test[:test])
+    pictures, asked = (jnp.asarray(p[..., None], jnp.float32) / 255 for p in (x[:train], x_test[:test]))
+    return pictures, jnp.asarray(y[:train], jnp.int32), asked, jnp.asarray(y_test[:test], jnp.int32)
 
 
 def digits(size: int = 28) -> tuple[Array, Array]:
@@ -189,10 +188,11 @@ def histology_patches(n: int, size: int = 32, seed: int = 0, part: str = "train"
     density = color.rgb2hed(half)[..., 2]
     rng = np.random.default_rng([seed, part == "test"])
     rows, columns = (rng.integers(length - size + 1, size=n) for length in density.shape)
-    cut = lambda image: np.array(
-        [image[r : r + size, c : c + size] for r, c in zip(rows, columns, strict=True)]
+    patches, stained = (
+        np.array([image[r : r + size, c : c + size] for r, c in zip(rows, columns, strict=True)])
+        for image in (half, density)
     )
-    return jnp.asarray(cut(half), jnp.float32), jnp.asarray(cut(density).mean((1, 2)), jnp.float32)
+    return jnp.asarray(patches, jnp.float32), jnp.asarray(stained.mean((1, 2)), jnp.float32)
 
 
 def noise(key: Array, n: int, size: int = 28) -> Array:

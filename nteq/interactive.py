@@ -10,6 +10,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -38,9 +39,12 @@ class _OverSlider(anywidget.AnyWidget):
     data = traitlets.Dict().tag(sync=True)
     index = traitlets.Int(0).tag(sync=True)
 
-    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+    def _still(self) -> Figure:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         # a still picture of the start, for where a stored notebook is shown without JavaScript
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         return {**data, "image/png": _encoded(self._still(), "png")}, metadata
 
     def __repr__(self) -> str:
@@ -109,8 +113,11 @@ class Explorer(_OverSlider):
                 raise ValueError(
                     f"Explorer: {name} must be finite{' and positive on a logarithmic axis' if log else ''}."
                 )
+
         # six significant digits: what a screen shows, and the same on every machine
-        rounded = lambda a: [float(f"{v:.6g}") for v in a]
+        def rounded(a: np.ndarray) -> list[float]:
+            return [float(f"{v:.6g}") for v in a]
+
         super().__init__(
             index=start,
             data={
@@ -222,7 +229,7 @@ def _positions(caller: str, values: Sequence[str], captions: Sequence[str], star
     return positions
 
 
-def _encoded(figure: Figure, form: str, **options) -> str:
+def _encoded(figure: Figure, form: str, **options: Any) -> str:
     picture = io.BytesIO()
     figure.savefig(picture, format=form, pil_kwargs=options)
     return base64.b64encode(picture.getvalue()).decode()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 try:
     import matplotlib.pyplot as plt
+    from cycler import cycler
 except ImportError as error:
     raise ImportError('nteq.plotting needs Matplotlib: pip install "nteq[book]".') from error
 
@@ -19,7 +22,7 @@ COLOURS = {
     "highlight": "#E69F00",
 }
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "figure.figsize": (6.4, 3.8),
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
@@ -27,7 +30,7 @@ _STYLE = {
     "font.size": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": plt.cycler(color=list(COLOURS.values())),
+    "axes.prop_cycle": cycler(color=list(COLOURS.values())),
     "axes.titlesize": 12,
     "legend.frameon": False,
     "lines.linewidth": 2,
@@ -42,4 +45,4 @@ def use_style() -> None:
     >>> plt.rcParams["font.size"]
     12.0
     """
-    plt.rcParams.update(_STYLE)
+    plt.style.use(_STYLE)
