@@ -1,22 +1,27 @@
 """Pictures to train on, pictures far from those, and what the book's experiments measured.
 
-Everything here works without a network: what a function needs ships with this package or with one that it
-requires. Only more of Fashion-MNIST than the part that ships is looked for on this machine and then
-downloaded, once, with its checksum. Images are floats between 0 and 1, shape (n, height, width, channels).
+Everything here works without a network: what a function needs ships with this package or with one that
+`pip install "nteq[book]"` brings. Only more of Fashion-MNIST than the part that ships is looked for on this
+machine and then downloaded, once, with its checksum. Images are floats between 0 and 1, shape (n, height,
+width, channels).
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pooch
 from jax import Array
+
+from nteq import _checks
 
 __all__ = ["digits", "experiment", "fashion_mnist", "histology_patches", "natural_images", "noise"]
 
@@ -63,22 +68,22 @@ def fashion_mnist(train: int = 2000, test: int = 1000) -> tuple[Array, Array, Ar
     Raises:
         ValueError: numbers out of range, or a file whose content is not what it should be.
         ConnectionError: more images than ship, none on this machine, and no network.
+        ImportError: more images than ship, none on this machine, and no pooch to download them.
 
     >>> x, y, x_test, y_test = fashion_mnist(train=100, test=50)
     >>> x.shape, y[:3].tolist(), x_test.shape
     ((100, 28, 28, 1), [9, 0, 0], (50, 28, 28, 1))
     """
-    _between("fashion_mnist", "train", train, 1, 60_000)
-    _between("fashion_mnist", "test", test, 1, 10_000)
+    train = _checks.count("fashion_mnist", "train", train, most=60_000)
+    test = _checks.count("fashion_mnist", "test", test, most=10_000)
     if train <= SHIPPED_SIZES[0] and test <= SHIPPED_SIZES[1]:
         with np.load(SHIPPED) as shipped:
             parts = [shipped[name] for name in ("x", "y", "x_test", "y_test")]
     else:
         parts = [_fashion_mnist_file(name) for name in FILES]
     x, y, x_test, y_test = parts
-    pictures = lambda images: jnp.asarray(images[..., None], jnp.float32) / 255
-    classes = lambda labels: jnp.asarray(labels, jnp.int32)
-    return pictures(x[:train]), classes(y[:train]), pictures(x_test[:test]), classes(y_test[:test])
+    pictures, asked = (jnp.asarray(p[..., None], jnp.float32) / 255 for p in (x[:train], x_test[:test]))
+    return pictures, jnp.asarray(y[:train], jnp.int32), asked, jnp.asarray(y_test[:test], jnp.int32)
 
 
 def digits(size: int = 28) -> tuple[Array, Array]:
@@ -92,15 +97,14 @@ def digits(size: int = 28) -> tuple[Array, Array]:
 
     Raises:
         ValueError: a size below 8.
+        ImportError: scikit-learn is not installed.
 
     >>> images, classes = digits()
     >>> images.shape, classes[:3].tolist()
     ((1797, 28, 28, 1), [0, 1, 2])
     """
-    from sklearn.datasets import load_digits
-
-    _between("digits", "size", size, 8)
-    images, classes = load_digits(return_X_y=True)
+    size = _checks.count("digits", "size", size, least=8)
+    images, classes = _imported("digits", "sklearn.datasets").load_digits(return_X_y=True)
     small = jnp.asarray(images.reshape(-1, 8, 8, 1) / 16, jnp.float32)
     return jax.image.resize(small, (len(small), size, size, 1), "linear"), jnp.asarray(classes, jnp.int32)
 
@@ -119,14 +123,16 @@ def natural_images(n: int, size: int = 28, seed: int = 0) -> Array:
 
     Raises:
         ValueError: n or size out of range.
+        ImportError: scikit-image is not installed.
 
     >>> natural_images(n=3).shape
     (3, 28, 28, 1)
     """
-    from skimage import color, data, transform
-
-    _between("natural_images", "n", n, 1)
-    _between("natural_images", "size", size, 2, 256)
+    n = _checks.count("natural_images", "n", n)
+    size = _checks.count("natural_images", "size", size, least=2, most=256)
+    color, data, transform = (
+        _imported("natural_images", f"skimage.{name}") for name in ("color", "data", "transform")
+    )
     photographs = [
         color.rgb2gray(image) if image.ndim == 3 else image / 255
         for image in (
@@ -167,26 +173,26 @@ def histology_patches(n: int, size: int = 32, seed: int = 0, part: str = "train"
 
     Raises:
         ValueError: n or size out of range, or an unknown part.
+        ImportError: scikit-image is not installed.
 
     >>> patches, stain = histology_patches(n=5)
     >>> patches.shape, stain.shape, bool((stain > 0).all())
     ((5, 32, 32, 3), (5,), True)
     """
-    from skimage import color, data
-
-    _between("histology_patches", "n", n, 1)
-    _between("histology_patches", "size", size, 4, 256)
-    if part not in ("train", "test"):
-        raise ValueError(f"histology_patches: part must be 'train' or 'test', got {part!r}.")
+    n = _checks.count("histology_patches", "n", n)
+    size = _checks.count("histology_patches", "size", size, least=4, most=256)
+    _checks.choice("histology_patches", "part", part, ["train", "test"])
+    color, data = (_imported("histology_patches", f"skimage.{name}") for name in ("color", "data"))
     section = data.immunohistochemistry() / 255
     half = section[:, :256] if part == "train" else section[:, 256:]
     density = color.rgb2hed(half)[..., 2]
     rng = np.random.default_rng([seed, part == "test"])
     rows, columns = (rng.integers(length - size + 1, size=n) for length in density.shape)
-    cut = lambda image: np.array(
-        [image[r : r + size, c : c + size] for r, c in zip(rows, columns, strict=True)]
+    patches, stained = (
+        np.array([image[r : r + size, c : c + size] for r, c in zip(rows, columns, strict=True)])
+        for image in (half, density)
     )
-    return jnp.asarray(cut(half), jnp.float32), jnp.asarray(cut(density).mean((1, 2)), jnp.float32)
+    return jnp.asarray(patches, jnp.float32), jnp.asarray(stained.mean((1, 2)), jnp.float32)
 
 
 def noise(key: Array, n: int, size: int = 28) -> Array:
@@ -206,12 +212,11 @@ def noise(key: Array, n: int, size: int = 28) -> Array:
     >>> noise(jax.random.key(0), n=3).shape
     (3, 28, 28, 1)
     """
-    _between("noise", "n", n, 1)
-    _between("noise", "size", size, 1)
+    n, size = _checks.count("noise", "n", n), _checks.count("noise", "size", size)
     return jax.random.uniform(key, (n, size, size, 1), jnp.float32)
 
 
-def experiment(name: str) -> dict:
+def experiment(name: str) -> dict[str, Any]:
     """What one of the book's experiments measured, as `python -m experiments.NAME` of its repository left it.
 
     Args:
@@ -240,6 +245,7 @@ def _fashion_mnist_file(name: str) -> np.ndarray:
     md5, sha256 = FILES[name]
     path = DEBIAN / name
     if not path.exists():
+        pooch = _imported("fashion_mnist", "pooch")
         try:
             path = Path(pooch.retrieve(URL + name, f"md5:{md5}", name, pooch.os_cache("nteq")))
         except OSError as error:
@@ -258,8 +264,10 @@ def _fashion_mnist_file(name: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape((-1, 28, 28) if header == 16 else -1)
 
 
-def _between(caller: str, name: str, value: int, least: int, most: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{caller}: {name} must be an integer of at least {least}, got {value!r}.")
-    if most is not None and value > most:
-        raise ValueError(f"{caller}: {name} must be at most {most}, got {value}.")
+def _imported(caller: str, module: str) -> ModuleType:
+    """A module of the extra `book`, which nobody who trains on data of their own has to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = {"sklearn": "scikit-learn", "skimage": "scikit-image"}.get(module.split(".")[0], module)
+        raise ImportError(f'{caller} needs {package}: pip install "nteq[book]".') from error

@@ -10,13 +10,20 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import anywidget
-import matplotlib.pyplot as plt
 import numpy as np
-import traitlets
 from jax.typing import ArrayLike
-from matplotlib.figure import Figure
+
+from nteq import _checks
+
+try:
+    import anywidget
+    import matplotlib.pyplot as plt
+    import traitlets
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError('nteq.interactive needs Matplotlib and anywidget: pip install "nteq[book]".') from error
 
 from nteq.plotting import COLOURS
 
@@ -32,9 +39,12 @@ class _OverSlider(anywidget.AnyWidget):
     data = traitlets.Dict().tag(sync=True)
     index = traitlets.Int(0).tag(sync=True)
 
-    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+    def _still(self) -> Figure:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         # a still picture of the start, for where a stored notebook is shown without JavaScript
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         return {**data, "image/png": _encoded(self._still(), "png")}, metadata
 
     def __repr__(self) -> str:
@@ -103,8 +113,11 @@ class Explorer(_OverSlider):
                 raise ValueError(
                     f"Explorer: {name} must be finite{' and positive on a logarithmic axis' if log else ''}."
                 )
+
         # six significant digits: what a screen shows, and the same on every machine
-        rounded = lambda a: [float(f"{v:.6g}") for v in a]
+        def rounded(a: np.ndarray) -> list[float]:
+            return [float(f"{v:.6g}") for v in a]
+
         super().__init__(
             index=start,
             data={
@@ -212,12 +225,11 @@ def _positions(caller: str, values: Sequence[str], captions: Sequence[str], star
             f"{caller}: values needs at least two positions and as many captions, got {positions} "
             f"and {len(captions)}."
         )
-    if not 0 <= start < positions:
-        raise ValueError(f"{caller}: start must be in 0 … {positions - 1}, got {start!r}.")
+    _checks.count(caller, "start", start, least=0, most=positions - 1)
     return positions
 
 
-def _encoded(figure: Figure, form: str, **options) -> str:
+def _encoded(figure: Figure, form: str, **options: Any) -> str:
     picture = io.BytesIO()
     figure.savefig(picture, format=form, pil_kwargs=options)
     return base64.b64encode(picture.getvalue()).decode()

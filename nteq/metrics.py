@@ -8,14 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from scipy.special import fdtrc, gammaincinv, ndtri
 
-__all__ = ["equivariance_error", "orbit_same_prediction", "relative_std", "sub_ensembles"]
+from nteq import _checks
+
+__all__ = [
+    "MembersNeeded",
+    "equivariance_error",
+    "members_needed",
+    "orbit_same_prediction",
+    "relative_std",
+    "sub_ensembles",
+]
+
+_TINY = float(np.finfo(float).tiny)  # instead of a division of zero by zero
 
 
 def relative_std(predictions: ArrayLike) -> Array:
@@ -39,15 +52,17 @@ def relative_std(predictions: ArrayLike) -> Array:
     >>> relative_std(jnp.array([[1.0, 2.0], [3.0, 2.0]]))
     Array([0.5, 0. ], dtype=float32)
     """
-    f = _orbit("relative_std", predictions, 0)
-    mean, size = jnp.abs(f.mean(0)), jnp.abs(f).max(0)
-    if not isinstance(f, jax.core.Tracer):
-        if (mean <= f.shape[0] * jnp.finfo(f.dtype).eps * size).any():
-            raise ValueError(
-                "relative_std: the mean over the orbit is zero to rounding for at least one input, so the "
-                "relative deviation is undefined there. Compare the absolute deviation, predictions.std(0)."
-            )
-    return f.std(0) / mean
+    f = _scaled(_orbit("relative_std", predictions, 0), 0)
+
+    def undefined() -> Array:
+        return jnp.abs(f.mean(0)) <= f.shape[0] * float(np.finfo(f.dtype).eps) * jnp.abs(f).max(0)
+
+    if _checks.is_known(f) and _checks.look(undefined).any():
+        raise ValueError(
+            "relative_std: the mean over the orbit is zero to rounding for at least one input, so the "
+            "relative deviation is undefined there. Compare the absolute deviation, predictions.std(0)."
+        )
+    return f.std(0) / jnp.abs(f.mean(0))
 
 
 def orbit_same_prediction(logits: ArrayLike, identity: int = 0) -> Array:
@@ -79,13 +94,16 @@ def orbit_same_prediction(logits: ArrayLike, identity: int = 0) -> Array:
             f"orbit_same_prediction: logits must have shape (|G|, ..., classes) with at least two classes, "
             f"got shape {f.shape}."
         )
-    if isinstance(identity, bool) or not 0 <= identity < f.shape[0]:
-        raise ValueError(
-            f"orbit_same_prediction: identity must be an index into the {f.shape[0]} orbit elements, "
-            f"got {identity!r}. Take it from action.group.identity."
-        )
+    identity = _checks.count(
+        "orbit_same_prediction",
+        "identity",
+        identity,
+        least=0,
+        most=f.shape[0] - 1,
+        advice=f"It is an index into the {f.shape[0]} orbit elements; take it from action.group.identity.",
+    )
     predicted = f.argmax(-1)
-    return (predicted == predicted[identity]).mean(0, dtype=f.dtype)
+    return (predicted == predicted[identity][None]).mean(0, dtype=f.dtype)
 
 
 def equivariance_error(predictions: ArrayLike, label_matrices: ArrayLike | None = None) -> Array:
@@ -105,30 +123,26 @@ def equivariance_error(predictions: ArrayLike, label_matrices: ArrayLike | None 
         Array of shape (...).
 
     Raises:
-        ValueError: fewer than two orbit elements, an empty or non-finite array, matrices of another shape,
-            or predictions that are zero on a whole orbit.
+        ValueError: fewer than two orbit elements, an empty or non-finite array, matrices of another shape or
+            without an inverse, or predictions that are zero on a whole orbit.
 
     >>> turns = jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.0, -1.0]]])
     >>> equivariance_error(jnp.array([[3.0, 4.0], [-3.0, -4.0]]), turns)
     Array(0., dtype=float32)
     """
-    f = _orbit("equivariance_error", predictions, 1)
+    f = _scaled(_orbit("equivariance_error", predictions, 1), (0, -1))
     if label_matrices is not None:
-        rho = jnp.asarray(label_matrices, f.dtype)
-        expected = (f.shape[0], f.shape[-1], f.shape[-1])
-        if rho.shape != expected:
-            raise ValueError(
-                f"equivariance_error: label_matrices must have shape {expected} "
-                f"for predictions of shape {f.shape}, got {rho.shape}. nteq.actions.matrices_of makes them."
-            )
-        f = jnp.einsum("gij,g...j->g...i", jnp.linalg.inv(rho), f)
-    size = (f**2).sum(-1).mean(0)
-    if not isinstance(f, jax.core.Tracer) and (size == 0).any():
+        f = _moved_back("equivariance_error", f, label_matrices)
+
+    def size() -> Array:
+        return (f**2).sum(-1).mean(0)
+
+    if _checks.is_known(f) and (_checks.look(size) == 0).any():
         raise ValueError(
             "equivariance_error: predictions is zero on the whole orbit of at least one input, so the "
             "relative error is undefined there."
         )
-    return jnp.sqrt(((f - f.mean(0)) ** 2).sum(-1).mean(0) / size)
+    return jnp.sqrt(((f - f.mean(0, keepdims=True)) ** 2).sum(-1).mean(0) / size())
 
 
 def sub_ensembles(
@@ -156,35 +170,150 @@ def sub_ensembles(
         The values and their standard errors, each of shape (len(sizes),).
 
     Raises:
-        ValueError: predictions is not (members, |G|, ...), a size or the number of resamples out of range.
+        ValueError: predictions is not (members, |G|, ...) or not finite, a size or the number of resamples
+            out of range, or a metric that is not finite.
 
     >>> members = 3 + jax.random.normal(jax.random.key(0), (400, 4, 50))
     >>> value, error = sub_ensembles(relative_std, members, [1, 100])
     >>> bool(value[1] < value[0] / 5), bool(error[1] < value[1])
     (True, True)
     """
-    f = jnp.asarray(predictions)
-    if f.ndim < 2 or f.size == 0:
-        raise ValueError(
-            f"sub_ensembles: predictions must have shape (members, |G|, ...), got shape {f.shape}."
-        )
+    f = _members("sub_ensembles", predictions, 1)
     total = f.shape[0]
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 1 <= size <= total:
-            raise ValueError(f"sub_ensembles: sizes must lie between 1 and {total} members, got {size!r}.")
-    if isinstance(resamples, bool) or not isinstance(resamples, int | np.integer) or resamples < 2:
-        raise ValueError(f"sub_ensembles: resamples must be an integer of at least 2, got {resamples!r}.")
-    f = f if jnp.issubdtype(f.dtype, jnp.floating) else f.astype(jnp.float32)
-    if not jnp.isfinite(f).all():
-        raise ValueError("sub_ensembles: predictions has entries that are not finite.")
+    sizes = [
+        _checks.count("sub_ensembles", "sizes", m, most=total, advice=f"There are {total} members.")
+        for m in sizes
+    ]
+    resamples = _checks.count("sub_ensembles", "resamples", resamples, least=2)
     draws = np.random.default_rng(seed).integers(0, total, size=(resamples, total))
-    values = [float(_average(metric, f, np.arange(total), int(m))) for m in sizes]
-    errors = [np.std([float(_average(metric, f, d, int(m))) for d in draws], ddof=1) for m in sizes]
-    return np.array(values), np.array(errors)
+
+    def average(members: np.ndarray, size: int) -> float:
+        return float(_checks.look(lambda: _average(metric, f, members, size)))
+
+    values = np.array([average(np.arange(total), m) for m in sizes])
+    errors = np.array([np.std([average(d, m) for d in draws], ddof=1) for m in sizes])
+    if not np.isfinite(values).all() or not np.isfinite(errors).all():
+        raise ValueError(
+            "sub_ensembles: the metric is not finite for the mean of some members. If it divides by a mean "
+            "over the orbit, that may be zero: take a median, or an absolute measure."
+        )
+    return values, errors
+
+
+class MembersNeeded(NamedTuple):
+    """What `members_needed` finds for each input: numbers of members, infinite where none is enough."""
+
+    members: np.ndarray
+    """The estimate."""
+    lower: np.ndarray
+    """The lower end of its confidence interval."""
+    upper: np.ndarray
+    """The upper end, which is on the safe side."""
+    common: np.ndarray
+    """The standard deviation over the orbit that all members have in common, which averaging does not
+    remove; 0 where there is no sign of any."""
+
+
+def members_needed(
+    predictions: ArrayLike,
+    tolerance: float,
+    label_matrices: ArrayLike | None = None,
+    confidence: float = 0.95,
+) -> MembersNeeded:
+    r"""How many members bring the spread of their mean over an orbit below a tolerance, from a few of them.
+
+    The mean of M independent members has over the orbit of x the expected variance
+
+    $$\mathbb{E}\operatorname{Var}_g \bar f_M(\rho(g)x) = s^2 + \frac{v}{M}, \qquad
+    v = \mathbb{E}\operatorname{Var}_g\bigl[f(\rho(g)x) - \mathbb{E}f(\rho(g)x)\bigr],$$
+
+    where $s^2$ is the variance of $\mathbb{E}f$ over the orbit, zero when the infinite ensemble is invariant
+    (at infinite width $v$ is `GradientFlow.orbit_variance`). So $M = v/(\text{tolerance}^2 - s^2)$, with the
+    sample's unbiased $\hat v$. $s$ counts only where the members' common pattern on the orbit is larger than
+    chance explains, by an F test at the level 1/1000: a spread that is too small to be seen in the given
+    members cannot be excluded.
+
+    $\nu\hat v/v$ is taken as $\chi^2_\nu$ (Satterthwaite 1946), ν being the smaller of two estimates: that
+    for Gaussian members, $\hat\nu = (M_0 - 1)(\operatorname{tr}S)^2/\operatorname{tr}S^2$ with the sample
+    covariance S of the $M_0$ members on the orbit, and the one from the scatter of the members' own squared
+    deviations, which notices heavy tails. For Gaussian members the interval covers the right
+    number at least as often as it says.
+
+    Args:
+        predictions: one array for every member on the orbit, shape (members, |G|, ...) with at least two
+            independent members; with label_matrices (members, |G|, ..., outputs).
+        tolerance: what the standard deviation over the orbit shall be at most, as a root mean square over
+            ensembles, in the units of the predictions. For a relative one, as `relative_std` has it, divide
+            the predictions by their absolute mean over members and orbit.
+        label_matrices: ρ_Y, shape (|G|, outputs, outputs), for outputs that move with the input, compared
+            after ρ_Y(g)⁻¹ and added in square; from `nteq.actions.matrices_of`. None for outputs that do
+            not move; each entry of the remaining axes is then an input of its own.
+        confidence: with which the interval covers the right number, between 0 and 1.
+
+    Returns:
+        Arrays of the shape of the remaining axes: the number of members, the ends of its confidence
+        interval, and the spread that stays.
+
+    Raises:
+        ValueError: fewer than two members or orbit elements, an empty or non-finite array, matrices of
+            another shape or without an inverse, a tolerance that is not positive, a confidence out of range.
+
+    >>> few = 3 + np.random.default_rng(0).normal(size=(50, 4))  # v = 3/4, so 75 members are right
+    >>> needed = members_needed(few, tolerance=0.1)
+    >>> bool(needed.lower < 75 < needed.upper), bool(needed.upper < 100), float(needed.common)
+    (True, True, 0.0)
+    """
+    caller = "members_needed"
+    array = _members(caller, predictions, 1 if label_matrices is None else 2)
+    if array.shape[0] < 2 or array.shape[1] < 2:
+        raise ValueError(
+            f"{caller}: predictions must hold at least two members on at least two orbit elements, "
+            f"got shape {array.shape}. Of one member nothing can be said about others."
+        )
+    tolerance = _checks.number(caller, "tolerance", tolerance, exclusive=True)
+    confidence = _checks.number(caller, "confidence", confidence, exclusive=True)
+    if confidence >= 1:
+        raise ValueError(f"{caller}: confidence must be below 1, got {confidence}. 0.95 is usual.")
+    f = np.asarray(array, dtype=float)
+    scale = np.abs(f).max() or 1.0  # so that no square leaves the range of numbers
+    f, tolerance = f / scale, tolerance / scale
+    if label_matrices is None:
+        f = f[..., None]
+    else:
+        at = np.moveaxis(f, 1, 0)
+        f = np.moveaxis(_checks.look(lambda: _moved_back(caller, at, label_matrices)), 0, 1).astype(float)
+    members, order, *inputs, outputs = f.shape
+    # (input, member, orbit element and output)
+    f = np.moveaxis(f - f.mean(1, keepdims=True), 1, -2).reshape(members, -1, order * outputs).swapaxes(0, 1)
+    pattern = f.mean(1, keepdims=True)
+    own = f - pattern
+    v, rank, degrees = _spread_of_members(own, order)
+
+    chance = v / members  # what the members' own patterns leave of themselves in their mean
+    visible = (pattern**2).sum((1, 2)) / order
+    seen = fdtrc(rank, degrees, visible / np.maximum(chance, _TINY)) < 1e-3
+    common = np.where(seen, np.maximum(visible - chance, 0), 0)
+    along = (pattern * own).sum(2) / order
+    deviation = np.where(seen, np.sqrt(4 * along.var(1, ddof=1) / members + 2 * chance**2 / rank), 0)
+
+    def enough(v: np.ndarray, common: np.ndarray) -> np.ndarray:
+        room = tolerance**2 - common
+        number = np.maximum(np.ceil(v / np.where(room > 0, room, 1)), 1)
+        return np.where(room > 0, number, np.inf).reshape(inputs)
+
+    tail = (1 - confidence) / 2
+    low, high = (2 * gammaincinv(degrees / 2, p) for p in (tail, 1 - tail))  # quantiles of χ²
+    away = ndtri(1 - tail) * deviation
+    return MembersNeeded(
+        members=enough(v, common),
+        lower=enough(degrees * v / high, common - away),
+        upper=enough(degrees * v / low, common + away),
+        common=(np.sqrt(common) * scale).reshape(inputs),
+    )
 
 
 @partial(jax.jit, static_argnames=("metric", "size"))
-def _average(metric: Callable, f: Array, members: Array, size: int) -> Array:
+def _average(metric: Callable[[Array], Array], f: Array, members: Array, size: int) -> Array:
     """Over disjoint sub-ensembles of the given members."""
     total = f.shape[0]
     count = total // size
@@ -197,13 +326,58 @@ def _average(metric: Callable, f: Array, members: Array, size: int) -> Array:
 
 def _orbit(caller: str, predictions: ArrayLike, trailing: int) -> Array:
     """The array with floating-point entries, (|G|, ...) and as many trailing axes as the metric uses up."""
-    f = jnp.asarray(predictions)
+    f = _checks.real(caller, "predictions", predictions)
     if f.ndim < 1 + trailing or f.shape[0] < 2 or f.size == 0:
         shape = "(|G|, ..., outputs)" if trailing else "(|G|, ...)"
         raise ValueError(
             f"{caller}: predictions must have shape {shape} with at least two orbit elements in "
             f"front, got shape {f.shape}. Evaluate the model on nteq.actions.orbit(action, x)."
         )
-    if not isinstance(f, jax.core.Tracer) and not jnp.isfinite(f).all():
-        raise ValueError(f"{caller}: predictions has entries that are not finite.")
-    return f if jnp.issubdtype(f.dtype, jnp.floating) else f.astype(jnp.float32)
+    return f
+
+
+def _members(caller: str, predictions: ArrayLike, trailing: int) -> Array:
+    f = _checks.real(caller, "predictions", predictions)
+    if f.ndim < 1 + trailing or f.size == 0:
+        shape = "(members, |G|, ..., outputs)" if trailing > 1 else "(members, |G|, ...)"
+        raise ValueError(f"{caller}: predictions must have shape {shape}, got shape {f.shape}.")
+    return f
+
+
+def _spread_of_members(own: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each input, of deviations (input, member, entry): v, the rank of S in effect, and ν."""
+    _, members, entries = own.shape
+    free = members - 1
+    v = (own**2).sum((1, 2)) / (free * order)
+    # tr S² is the squared norm of either product of the deviations with themselves
+    product = own @ own.swapaxes(1, 2) if entries > members else own.swapaxes(1, 2) @ own
+    square = ((product / (free * order)) ** 2).sum((1, 2))
+    rank = np.clip(v**2 / np.maximum(square, _TINY), 1, entries - entries // order)
+    squares = (own**2).sum(2) * members / (free * order)
+    scatter = squares.var(1, ddof=1) / members  # of v
+    return v, rank, np.minimum(free * rank, np.maximum(2 * v**2 / np.maximum(scatter, _TINY), 1))
+
+
+def _scaled(f: Array, axes: int | tuple[int, ...]) -> Array:
+    """Times a power of two for each input, which rounds nothing, so that squares stay within range."""
+    exponent = jnp.frexp(jax.lax.stop_gradient(jnp.abs(f).max(axes, keepdims=True)))[1]
+    least = int(np.finfo(f.dtype).minexp)
+    return f * jnp.ldexp(jnp.ones((), f.dtype), jnp.clip(-exponent, least, -least))
+
+
+def _moved_back(caller: str, f: ArrayLike, label_matrices: ArrayLike) -> Array:
+    """ρ_Y(g)⁻¹ f for f of shape (|G|, ..., outputs)."""
+    f = jnp.asarray(f)
+    rho = _checks.real(caller, "label_matrices", label_matrices)
+    expected = (f.shape[0], f.shape[-1], f.shape[-1])
+    if rho.shape != expected:
+        raise ValueError(
+            f"{caller}: label_matrices must have shape {expected}, elements of the group and outputs of the "
+            f"predictions, got {rho.shape}. nteq.actions.matrices_of makes them."
+        )
+    inverse = jnp.linalg.inv
+    if _checks.is_known(rho) and not np.isfinite(_checks.look(lambda: inverse(rho))).all():
+        raise ValueError(
+            f"{caller}: label_matrices has a matrix without an inverse, so it is no representation."
+        )
+    return jnp.einsum("gij,g...j->g...i", inverse(rho).astype(f.dtype), f)

@@ -121,9 +121,38 @@ def test_importing_downloads_and_loads_nothing():
         "import socket, sys\n"
         "socket.socket.connect = socket.getaddrinfo = lambda *a, **k: sys.exit('the network was asked')\n"
         "import nteq.datasets\n"
-        "sys.exit(any(name in sys.modules for name in ('sklearn', 'skimage')))"
+        "sys.exit(any(name in sys.modules for name in ('sklearn', 'skimage', 'pooch', 'matplotlib')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_without_the_books_packages_what_needs_none_works_and_the_rest_names_the_extra(tmp_path):
+    absent = ("sklearn", "skimage", "pooch", "matplotlib", "anywidget", "ipywidgets", "traitlets")
+    code = f"""
+import importlib, pathlib, sys
+sys.modules.update(dict.fromkeys({absent}))  # as if they were not installed
+import jax
+from nteq import datasets
+datasets.DEBIAN = pathlib.Path({str(tmp_path)!r})
+assert datasets.fashion_mnist(2, 2)[0].shape == (2, 28, 28, 1)
+assert datasets.noise(jax.random.key(0), 1).shape == (1, 28, 28, 1) and datasets.experiment("ising")
+for need, call in dict(
+    digits=datasets.digits,
+    natural_images=lambda: datasets.natural_images(1),
+    histology_patches=lambda: datasets.histology_patches(1),
+    fashion_mnist=lambda: datasets.fashion_mnist(60_000),
+    plotting=lambda: importlib.import_module("nteq.plotting"),
+    interactive=lambda: importlib.import_module("nteq.interactive"),
+).items():
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+        assert need in str(error) and 'pip install "nteq[book]"' in str(error), error
+    else:
+        sys.exit(need)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_digits_are_scikit_learns_scaled_up():
@@ -174,6 +203,8 @@ def test_noise_is_uniform_and_uncorrelated():
         (lambda: natural_images(0), "n must be an integer"),
         (lambda: natural_images(1, size=257), "size must be at most 256"),
         (lambda: histology_patches(1, part="left"), "part must be 'train' or 'test', got 'left'"),
+        (lambda: fashion_mnist(train=True), "train must be an integer of at least 1, got True"),
+        (lambda: fashion_mnist(train=10.0), "train must be an integer of at least 1, got 10.0"),
         (lambda: histology_patches(1, size=2), "size must be an integer of at least 4"),
         (lambda: noise(jax.random.key(0), 0), "n must be an integer"),
         (lambda: experiment("potts"), "'potts' is none of cross_product, fashion_mnist, ising, rotations"),
@@ -188,3 +219,10 @@ def test_the_results_of_all_experiments_ship_with_their_provenance():
     for name in ("cross_product", "fashion_mnist", "ising", "rotations"):
         made = experiment(name)["provenance"]
         assert made["command"] == f"python -m experiments.{name}" and made["versions"]["jax"]
+
+
+def test_works_with_strict_promotion():
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        assert fashion_mnist(2, 2)[0].dtype == digits(8)[0].dtype == np.float32
+        assert histology_patches(1)[1].dtype == natural_images(1).dtype == np.float32
+        assert noise(jax.random.key(0), 1).dtype == np.float32

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nteq.interactive import Explorer, Pictures
-from nteq.plotting import COLOURS, plot_gram, plot_orbit, use_style
+from nteq.plotting import COLOURS, use_style
 
 
 @pytest.fixture(autouse=True)
@@ -16,17 +16,6 @@ def close_figures():
         use_style()
         yield
     plt.close("all")
-
-
-def test_orbit_shares_one_colour_scale():
-    figure = plot_orbit(np.arange(36.0).reshape(4, 3, 3), ["a", "b", "c", "d"])
-    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "d"]
-    assert {axis.images[0].get_clim() for axis in figure.axes} == {(-35.0, 35.0)}
-
-
-def test_gram_shows_the_matrix_it_was_given():
-    gram = np.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(plot_gram(gram, "K").images[0].get_array(), gram)
 
 
 def explorer(**changes):
@@ -50,7 +39,8 @@ def test_explorer_carries_every_position_with_it():
     [
         ({"captions": ["one"]}, "as many captions"),
         ({"values": ["0"], "captions": ["a"]}, "at least two positions"),
-        ({"start": 2}, "start must be"),
+        ({"start": 2}, "start must be at most 1, got 2"),
+        ({"start": 0.5}, "start must be an integer"),
         ({"curves": {}}, "one to six curves"),
         ({"curves": {"m": np.ones((3, 3))}}, r"curve 'm' must have shape \(2, 3\) or \(3,\), got \(3, 3\)"),
         ({"points": ["other"]}, "not among the curves"),
@@ -108,16 +98,3 @@ def test_pictures_names_bad_input(changes, message):
 def test_pictures_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match="one size"):
         pictures(figures=[plt.figure(figsize=(2, 1)), plt.figure(figsize=(2, 2))])
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: plot_orbit(np.ones((3, 3))), "must have shape"),
-        (lambda: plot_orbit(np.ones((2, 3, 3)), ["one"]), "as many titles"),
-        (lambda: plot_gram(np.ones(3)), "must be a matrix"),
-    ],
-)
-def test_plots_name_bad_input(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
