@@ -40,7 +40,7 @@ class Limits:
 _INTERPRETER = [sys.base_prefix, sys.prefix, str(Path(nteq.__file__).parent)]
 _SYSTEM = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime"]
 _SYSTEM += ["/etc/alternatives", "/etc/fonts"]
-_COMPILED = Path(sys.prefix, "xla-cache")  # what tests have compiled (conftest.py), hidden ones too
+COMPILED = Path(sys.prefix, "xla-cache")  # what tests have compiled (conftest.py), hidden ones too
 FIRST_NOBODY = 2**20  # above the numbers of real users
 _SMALL = 64 * 2**20  # bytes in /tmp and in shared memory
 
@@ -70,12 +70,12 @@ def command(argv: list[str], folder: Path, limits: Limits, hide: bool = True) ->
     box += [*_parents(folder), "--bind", str(folder), str(folder), "--chdir", str(folder)]
     variables = environment(folder)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
-    if Path(cache).is_relative_to(_COMPILED) and os.path.exists(cache):  # this is one of the tests
+    if Path(cache).is_relative_to(COMPILED) and os.path.exists(cache):  # this is one of the tests
         variables["JAX_COMPILATION_CACHE_DIR"] = cache
         variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1e9"  # JAX does not try to write
         variables["PYTHONWARNINGS"] = os.environ.get("PYTHONWARNINGS", "")
-    elif _COMPILED.exists():
-        box += ["--perms", "0755", "--tmpfs", str(_COMPILED), "--remount-ro", str(_COMPILED)]
+    elif COMPILED.exists():
+        box += ["--perms", "0755", "--tmpfs", str(COMPILED), "--remount-ro", str(COMPILED)]
     box += ["--remount-ro", "/dev", "--remount-ro", "/"]
     for name, value in variables.items():
         box += ["--setenv", name, value]

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,47 @@ def test_a_command_ends_with_all_it_started(tmp_path):
     subprocess.run(sandbox.command([sys.executable, "-c", code], tmp_path, LIMITS), check=True)
     time.sleep(0.5)
     assert mark not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+
+
+TOUCH = """
+import os
+entry = os.path.join(CACHE, "entry")
+print(os.path.exists(entry) and open(entry).read(), "JAX_COMPILATION_CACHE_DIR" in os.environ)
+for attempt in (
+    lambda: open(entry, "a").write("changed"), lambda: os.chmod(entry, 0o777), lambda: os.utime(entry),
+    lambda: os.rename(entry, entry + "2"), lambda: os.remove(entry), lambda: os.rmdir(CACHE),
+    lambda: open(os.path.join(CACHE, "new"), "w"), lambda: os.mkdir(os.path.join(CACHE, "folder")),
+    lambda: os.symlink("/etc/passwd", os.path.join(CACHE, "link")),
+):
+    try: attempt(); print("WRITTEN")
+    except OSError: pass
+import jax
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+print(jax.jit(lambda x: x + 1)(1.0))
+"""
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_submission_cannot_write_what_is_compiled_and_when_it_is_graded_not_even_read_it(
+    tmp_path, monkeypatch, graded
+):
+    tmp_path.chmod(0o777)
+    sandbox.COMPILED.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=sandbox.COMPILED) as name:
+        cache, entry = Path(name), Path(name, "entry")
+        cache.chmod(0o777)
+        entry.write_text("compiled")
+        entry.chmod(0o666)
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", name)
+        if graded:
+            monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+        program = f"CACHE = {name!r}\n{TOUCH}"
+        argv = sandbox.command([sys.executable, "-I", "-c", program], tmp_path, sandbox.Limits())
+        done = subprocess.run(argv, capture_output=True, text=True)
+        assert done.stdout.splitlines() == ["False False" if graded else "compiled True", "2.0"], done.stderr
+        assert list(cache.iterdir()) == [entry] and entry.read_text() == "compiled"
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_the_stored_cross_product_result_follows_the_theory():
     assert result["ensemble_error"][-1] > 0.5 * result["label_variance"]
 
 
-def test_the_rotations_experiment_runs(tmp_path):
+def test_the_rotations_experiment_runs(tmp_path, refused):
     out = tmp_path / "rotations.npz"
     done = command("rotations", "--quick", "--out", out)
     assert done.returncode == 0, done.stderr
