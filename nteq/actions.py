@@ -75,7 +75,8 @@ class Action:
     act: Callable[[ArrayLike, Array], Array] = field(hash=False)
     exact: bool = True
     name: str = "action"
-    contents: tuple[str, str, str] = field(init=False, repr=False)  # groups are equal by their tables alone
+    # groups are equal by their tables alone
+    _contents: tuple[str, str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.group, FiniteGroup):
@@ -84,7 +85,7 @@ class Action:
             )
         if not callable(self.act):
             raise ValueError(f"{self.name}: act must be a function (g, x) → ρ(g)x, got {self.act!r}.")
-        object.__setattr__(self, "contents", self.group.contents)
+        object.__setattr__(self, "_contents", self.group.contents)
 
     def __call__(self, g: ArrayLike, x: ArrayLike) -> Array:
         """ρ(g)x, shape (n, *features)."""
