@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -72,10 +72,11 @@ class Action:
     """
 
     group: FiniteGroup
-    act: Callable[[ArrayLike, Array], Array] = field(hash=False)
+    act: Callable[[int | Array, Array], Array] = field(hash=False)
     exact: bool = True
     name: str = "action"
-    contents: tuple[str, str, str] = field(init=False, repr=False)  # groups are equal by their tables alone
+    # groups are equal by their tables alone
+    _contents: tuple[str, str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.group, FiniteGroup):
@@ -84,25 +85,25 @@ class Action:
             )
         if not callable(self.act):
             raise ValueError(f"{self.name}: act must be a function (g, x) → ρ(g)x, got {self.act!r}.")
-        object.__setattr__(self, "contents", self.group.contents)
+        object.__setattr__(self, "_contents", self.group.contents)
 
     def __call__(self, g: ArrayLike, x: ArrayLike) -> Array:
         """ρ(g)x, shape (n, *features)."""
-        known = _checks.is_known(g)
-        g = np.asarray(g) if known else jnp.asarray(g)
-        if g.ndim:
+        element = np.asarray(g) if _checks.is_known(g) else jnp.asarray(g)
+        if element.ndim:
             raise ValueError(
-                f"{self.name}: g must be one element, got shape {g.shape}. Use jax.vmap for many."
+                f"{self.name}: g must be one element, got shape {element.shape}. Use jax.vmap for many."
             )
         x = _batch(self.name, x)
-        if known:
-            return self._moved(self.group._element(g[()]), x)
-        if not jnp.issubdtype(g.dtype, jnp.integer):
-            raise ValueError(f"{self.name}: g must be an integer, got dtype {g.dtype}.")
-        moved = self._moved(g, x)
-        return jnp.where((g >= 0) & (g < self.group.order), moved, _no_number(moved.dtype))
+        if isinstance(element, np.ndarray):
+            return self._moved(self.group._element(element[()]), x)
+        if not jnp.issubdtype(element.dtype, jnp.integer):
+            raise ValueError(f"{self.name}: g must be an integer, got dtype {element.dtype}.")
+        inside = (element >= 0) & (element < self.group.order)
+        moved = self._moved(element, x)
+        return jnp.where(inside, moved, _no_number(moved.dtype))
 
-    def _moved(self, g: ArrayLike, x: Array) -> Array:
+    def _moved(self, g: int | Array, x: Array) -> Array:
         moved = self.act(g, x)
         if moved.shape != x.shape:
             raise ValueError(
@@ -168,7 +169,7 @@ def _defect(action: Action, x: Array) -> Array:
 
     worst = jax.lax.map(row, jnp.arange(action.group.order)).max()
     size = jnp.abs(_floating(x)).max()
-    smallest = jnp.finfo(size.dtype).tiny
+    smallest = float(np.finfo(size.dtype).tiny)
     return jnp.maximum(worst, _apart(images[action.group.identity], x)) / jnp.maximum(size, smallest)
 
 
@@ -226,7 +227,8 @@ def stabiliser(action: Action, x: ArrayLike) -> Array:
     still = x.reshape(1, x.shape[0], -1).astype(images.dtype)
     if not jnp.issubdtype(images.dtype, jnp.inexact):
         return (images == still).all(axis=2).T
-    tolerance = 100 * float(jnp.finfo(images.dtype).eps) * jnp.abs(images).max(axis=(0, 2))
+    images, still = _floating(images), _floating(still)
+    tolerance = 100 * float(np.finfo(images.dtype).eps) * jnp.abs(images).max(axis=(0, 2))
     return (jnp.abs(images - still).max(axis=2) <= tolerance[None]).T
 
 
@@ -275,7 +277,7 @@ def matrices_of(action: Action, dimension: int) -> NDArray[np.float64]:
     matrices = columns.transpose(0, 2, 1).astype(np.float64)
     probe = np.linspace(-1.0, 2.0, dimension)
     moved = _checks.look(lambda: orbit(action, probe[None]))[:, 0]
-    tolerance = 100 * float(jnp.finfo(columns.dtype).eps) * dimension
+    tolerance = 100 * float(np.finfo(columns.dtype).eps) * dimension
     group = action.group
     wrong = max(
         np.abs(matrices @ probe - moved).max(),
@@ -470,7 +472,7 @@ class _Act:
 class _OnLattices(_Act):
     made_by: ClassVar[str] = "on_lattices"
 
-    def __call__(self, g: ArrayLike, x: Array) -> Array:
+    def __call__(self, g: int | Array, x: Array) -> Array:
         if x.ndim != 3:
             raise ValueError(f"{self.name} needs lattices of shape (n, L, L), got shape {x.shape}.")
         return _permute_sites(_sources_of_sites(self, *x.shape[1:3]), g, x)
@@ -485,7 +487,7 @@ class _OnPeriodicLattices(_Act):
     def name(self) -> str:
         return f"on_lattices({self.point_group}, translations={self.side})"
 
-    def __call__(self, g: ArrayLike, x: Array) -> Array:
+    def __call__(self, g: int | Array, x: Array) -> Array:
         side = self.side
         if x.shape[1:] != (side, side):
             raise ValueError(f"{self.name} needs lattices of shape (n, {side}, {side}), got shape {x.shape}.")
@@ -496,7 +498,7 @@ class _OnPeriodicLattices(_Act):
 class _OnImages(_Act):
     made_by: ClassVar[str] = "on_images"
 
-    def __call__(self, g: ArrayLike, x: Array) -> Array:
+    def __call__(self, g: int | Array, x: Array) -> Array:
         if x.ndim != 4:
             raise ValueError(
                 f"{self.name} needs images of shape (n, height, width, channels), got shape {x.shape}."
@@ -516,7 +518,7 @@ class _OnImages(_Act):
 class _OnVectors(_Act):
     made_by: ClassVar[str] = "on_vectors"
 
-    def __call__(self, g: ArrayLike, x: Array) -> Array:
+    def __call__(self, g: int | Array, x: Array) -> Array:
         matrices = np.asarray(self.group.matrices)
         if x.ndim < 2 or x.shape[-1] != matrices.shape[1]:
             raise ValueError(
@@ -531,7 +533,7 @@ class _OnVectors(_Act):
 class _OnSets(_Act):
     made_by: ClassVar[str] = "on_sets"
 
-    def __call__(self, g: ArrayLike, x: Array) -> Array:
+    def __call__(self, g: int | Array, x: Array) -> Array:
         things = np.asarray(self.group.permutations).shape[1]
         if x.ndim < 2 or x.shape[1] != things:
             raise ValueError(
@@ -544,7 +546,7 @@ class _OnSets(_Act):
 class _OnChannels(_Act):
     made_by: ClassVar[str] = "on_channels"
 
-    def __call__(self, g: ArrayLike, x: Array) -> Array:
+    def __call__(self, g: int | Array, x: Array) -> Array:
         order = self.group.order
         if x.ndim < 2 or x.shape[-1] != order:
             raise ValueError(f"{self.name} needs arrays of shape (n, ..., {order}), got shape {x.shape}.")
@@ -553,10 +555,10 @@ class _OnChannels(_Act):
 
 @dataclass(frozen=True)
 class _Restricted:
-    act: Callable[[ArrayLike, Array], Array]
+    act: Callable[[int | Array, Array], Array]
     elements: tuple[int, ...]
 
-    def __call__(self, g: ArrayLike, x: Array) -> Array:
+    def __call__(self, g: int | Array, x: Array) -> Array:
         known = _checks.is_known(g)
         return self.act(self.elements[int(g)] if known else jnp.asarray(self.elements)[g], x)
 
@@ -570,7 +572,7 @@ class _Both:
     def name(self) -> str:
         return f"{self.first.name} × {self.second.name}"
 
-    def __call__(self, g: ArrayLike, x: Array) -> Array:
+    def __call__(self, g: int | Array, x: Array) -> Array:
         first, second = self.first, self.second
         g, h = g // second.group.order, g % second.group.order
         if first.exact and second.exact and _checks.is_known(x):
@@ -580,13 +582,13 @@ class _Both:
                 self._commuting(s, t, x)
         return first.act(g, second.act(h, x))
 
-    def _commuting(self, g: ArrayLike, h: ArrayLike, x: Array) -> Array:
+    def _commuting(self, g: int | Array, h: int | Array, x: Array) -> Array:
         first, second = self.first.act, self.second.act
         with jax.ensure_compile_time_eval():
             moved, other = first(g, second(h, x)), second(h, first(g, x))
             apart = float(_apart(moved, other))
             size = jnp.abs(_floating(x)).max()
-            if not apart <= 100 * float(jnp.finfo(size.dtype).eps) * float(size):
+            if not apart <= 100 * float(np.finfo(size.dtype).eps) * float(size):
                 raise ValueError(
                     f"{self.name}: the two actions do not commute on x, they differ by {apart:.1e}. "
                     "Use one group that contains both, as on_lattices(group, translations=L) makes."
@@ -605,7 +607,7 @@ def _require_action(caller: str, action: Action) -> None:
 def _batch(name: str, x: ArrayLike) -> Array:
     """A batch of numbers in the type it came in, for what only moves them does not compute with them."""
     known = _checks.is_known(x)
-    given = np.asarray(x) if known and not isinstance(x, Array) else jnp.asarray(x)
+    given: Any = np.asarray(x) if known and not isinstance(x, Array) else jnp.asarray(x)
     if not jnp.issubdtype(given.dtype, jnp.number) and given.dtype != bool:
         raise ValueError(f"{name}: x must hold numbers, got dtype {given.dtype}.")
     if given.ndim < 1 or given.size == 0:
@@ -650,7 +652,7 @@ def _apart(a: Array, b: Array) -> Array:
     return jnp.abs(a - b.astype(a.dtype)).max()
 
 
-def _no_number(dtype: np.dtype) -> NDArray:
+def _no_number(dtype: np.dtype) -> NDArray[Any]:
     """NaN, or what `jnp.take` has for it in types without."""
     if jnp.issubdtype(dtype, jnp.inexact):
         return np.array(np.nan, dtype)
@@ -660,12 +662,12 @@ def _no_number(dtype: np.dtype) -> NDArray:
     return np.array(limits.min if jnp.issubdtype(dtype, jnp.signedinteger) else limits.max, dtype)
 
 
-def _defined_by(group: FiniteGroup, what: str, caller: str, such_as: str) -> NDArray:
+def _defined_by(group: FiniteGroup, what: str, caller: str, such_as: str) -> NDArray[Any]:
     if not isinstance(group, FiniteGroup):
         raise ValueError(f"{caller}(group): expected a FiniteGroup such as {such_as}, got {group!r}.")
     if getattr(group, what) is None:
         raise ValueError(f"{caller}({group.name}): the group has no {what}. Use {such_as}.")
-    return getattr(group, what)
+    return np.asarray(getattr(group, what))
 
 
 def _plane(group: FiniteGroup, caller: str) -> NDArray[np.float64]:
@@ -723,7 +725,7 @@ def _sources_of_channels(act: _OnChannels) -> NDArray[np.int32]:
     return read_only(act.group.table[act.group.inverses].astype(np.int32))
 
 
-def _permute_sites(sources: NDArray[np.int32], g: ArrayLike, x: Array) -> Array:
+def _permute_sites(sources: NDArray[np.int32], g: int | Array, x: Array) -> Array:
     flat = x.reshape(x.shape[0], -1, *x.shape[3:])
     return flat[:, jnp.asarray(sources)[g]].reshape(x.shape)
 
@@ -735,6 +737,9 @@ def _interpolate(matrix: Array, x: Array) -> Array:
     # rows run downwards, so y is −row
     source_x = matrix[0, 0] * column - matrix[1, 0] * row
     source_y = matrix[0, 1] * column - matrix[1, 1] * row
-    source = jnp.stack([-source_y, source_x]) + centre
-    plane = lambda channel: jax.scipy.ndimage.map_coordinates(channel, source, order=1)
-    return jax.vmap(jax.vmap(plane, in_axes=-1, out_axes=-1))(x)
+    source = [centre - source_y, centre + source_x]
+
+    def channel(values: Array) -> Array:
+        return jax.scipy.ndimage.map_coordinates(values, source, order=1)
+
+    return jax.vmap(jax.vmap(channel, in_axes=-1, out_axes=-1))(x)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,7 @@ class Irrep:
     def __hash__(self) -> int:
         return hash(self._contents)
 
-    def __reduce__(self) -> tuple:  # arrays are read-only again, and nothing derived travels
+    def __reduce__(self) -> tuple[Any, ...]:  # arrays are read-only again, and nothing derived travels
         return Irrep, (self.matrices, self.basis)
 
     @cached_property
@@ -65,12 +66,12 @@ class Irrep:
     @property
     def dimension(self) -> int:
         """The dimension d of σ."""
-        return self.matrices.shape[1]
+        return int(self.matrices.shape[1])
 
     @property
     def multiplicity(self) -> int:
         """How often σ occurs among the functions on the group, which is d, d/2 or d/4, by its kind."""
-        return self.basis.shape[1]
+        return int(self.basis.shape[1])
 
     @property
     def kind(self) -> str:
@@ -83,7 +84,7 @@ class Irrep:
         return np.trace(self.matrices, axis1=1, axis2=2)
 
     @cached_property
-    def unitary(self) -> tuple[NDArray, NDArray]:
+    def unitary(self) -> tuple[NDArray[Any], NDArray[Any]]:
         r"""σ as unitary matrices S(g), of half the dimension unless σ is of real kind, and their basis.
 
         If σ is of complex or quaternionic kind, an orthogonal J with $J^2 = -1$ commutes with all D(g).

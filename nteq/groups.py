@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -152,7 +153,7 @@ class FiniteGroup:
         self._check_products("permutations", given, lambda a, b: a[b])
         object.__setattr__(self, "permutations", read_only(given))
 
-    def _check_products(self, field: str, given: NDArray, multiply: Callable[..., NDArray]) -> None:
+    def _check_products(self, field: str, given: NDArray[Any], multiply: Callable[..., NDArray[Any]]) -> None:
         for s in [self.identity, *self.generators]:  # what holds for these holds for their products
             product = multiply(given[s], given)
             wrong = np.abs(product - given[self.table[s]]).reshape(self.order, -1).max(1, initial=0)
@@ -171,7 +172,7 @@ class FiniteGroup:
     def __hash__(self) -> int:
         return hash(self.contents[0])
 
-    def __reduce__(self) -> tuple:  # arrays are read-only again, and nothing derived travels
+    def __reduce__(self) -> tuple[Any, ...]:  # arrays are read-only again, and nothing derived travels
         return FiniteGroup, (self.table, self.name, self.matrices, self.permutations)
 
     @cached_property
@@ -291,7 +292,7 @@ class FiniteGroup:
             None if self.permutations is None else self.permutations[kept],
         )
 
-    def _element(self, g: int) -> int:
+    def _element(self, g: Any) -> int:
         if isinstance(g, bool) or not isinstance(g, int | np.integer) or not 0 <= g < self.order:
             raise ValueError(
                 f"{self.name}: elements are the integers 0 … {self.order - 1}, got {g!r}. "
@@ -484,7 +485,7 @@ def generated_by(permutations: Sequence[ArrayLike], name: str = "group") -> Fini
     return FiniteGroup(table, name, permutations=np.array(queue))
 
 
-def fingerprint(array: NDArray | None) -> str:
+def fingerprint(array: NDArray[Any] | None) -> str:
     """A digest of an array's shape, type and entries; the same in every process."""
     if array is None:
         return ""
@@ -492,7 +493,7 @@ def fingerprint(array: NDArray | None) -> str:
     return hashlib.blake2b(head + array.tobytes(), digest_size=32).hexdigest()
 
 
-def read_only(array: NDArray) -> NDArray:
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """The array itself, which from now on refuses to be written to."""
     array.setflags(write=False)
     return array

@@ -255,6 +255,14 @@ def test_actions_are_equal_if_they_mean_the_same():
     for (i, one), (j, other) in itertools.product(enumerate(make), repeat=2):
         assert (one() == other()) == (i == j)
         assert i != j or hash(one()) == hash(other())
+    assert [one().name for one in make[4:10]] == [
+        "on_lattices(C4, translations=3)",
+        "on_images(C4)",
+        "on_images(C8)",
+        "on_vectors(C4)",
+        "on_channels(C4)",
+        "on_sets(S3)",
+    ]
     act, elsewhere = (lambda g, x: x), (lambda g, x: x)
     assert Action(cyclic(2), act) == Action(cyclic(2), act)
     assert Action(cyclic(2), act) != Action(cyclic(2), elsewhere)

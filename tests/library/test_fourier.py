@@ -31,6 +31,7 @@ GROUPS = [
     quaternions,
     direct_product(cyclic(4), cyclic(4)),
     direct_product(quaternions, cyclic(3)),
+    direct_product(quaternions, dihedral(4)),
     generated_by([np.roll(sites, 1, 0).ravel(), np.rot90(sites).ravel()], "p4 on 4 × 4"),
 ]
 every_group = pytest.mark.parametrize("group", GROUPS, ids=lambda g: g.name)
@@ -68,6 +69,10 @@ def test_characters_obey_the_orthogonality_relations(group):
         (dihedral(5), {(1, "real"): 2, (2, "real"): 2}),
         (octahedral(), {(1, "real"): 2, (2, "real"): 1, (3, "real"): 2}),
         (quaternions, {(1, "real"): 4, (4, "quaternionic"): 1}),
+        (
+            direct_product(quaternions, dihedral(4)),
+            {(1, "real"): 16, (2, "real"): 4, (4, "quaternionic"): 4, (8, "quaternionic"): 1},
+        ),
     ],
     ids=lambda v: getattr(v, "name", ""),
 )
