@@ -8,8 +8,6 @@ import pytest
 from tools import setup_cell
 from tools.coursework import leaks, release, source
 
-pytestmark = pytest.mark.xdist_group("release")
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
