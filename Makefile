@@ -45,7 +45,7 @@ test-faults: .venv/ready  ## long runs killed at random moments, on a full disk,
 
 test-browser: .venvs/browser/ready  ## the built book in Chromium: offline, formulas, sliders, phone, accessibility
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
-	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= -n 2 --dist loadgroup tests/browser
+	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= -n 2 --dist loadscope tests/browser
 
 test-colab: .venv/ready  ## every chapter in an environment like Colab's, Python 3.12 and 3.13, half an hour
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
@@ -70,10 +70,10 @@ grade: .venv/ready .venvs/nbgrader/ready  ## grades a folder of submissions: mak
 	$(PY) -m coursework.grade $(if $(DIR),"$(DIR)") $(if $(VARIANT),--variant $(VARIANT)) $(if $(UNSAFE),--unsafe)
 
 test-assignments: .venv/ready .venvs/nbgrader/ready  ## every task against right and wrong answers, the grading against hostile ones
-	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup -m "not variant" coursework/tests
+	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadscope -m "not variant" coursework/tests
 
 test-variant: .venv/ready  ## the answers to a problem set for another variant (all sets, or make test-variant NAME=ps2)
-	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadgroup -m variant $(if $(NAME),-k "$(NAME)") coursework/tests/test_answers.py
+	$(PY) -m pytest -q --override-ini filterwarnings= -n 2 --dist loadscope -m variant $(if $(NAME),-k "$(NAME)") coursework/tests/test_answers.py
 
 .venvs/nbgrader/ready: requirements-nbgrader.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/nbgrader requirements-nbgrader.txt

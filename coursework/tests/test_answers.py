@@ -22,14 +22,9 @@ def tasks(name):
     ]
 
 
-def together(name, *case):
-    """A case that runs in the process that has tried this problem set."""
-    return pytest.param(name, *case, marks=pytest.mark.xdist_group(name))
-
-
 TASKS = [(name, task) for name in source.names() for task in tasks(name)]
-CASES = [together(name, task, kind, "") for name, task in TASKS for kind in ("solution", "stub")]
-CASES += [together(name, a.task, a.kind, a.title) for name in source.names() for a in answers.known(name)]
+CASES = [(name, task, kind, "") for name, task in TASKS for kind in ("solution", "stub")]
+CASES += [(name, a.task, a.kind, a.title) for name in source.names() for a in answers.known(name)]
 
 
 @pytest.mark.parametrize("name, task, kind, title", CASES)
@@ -51,7 +46,7 @@ def test_a_task_is_tried_with_four_wrong_answers_and_two_other_right_ones(name, 
 
 @pytest.mark.variant
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", [together(name) for name in source.names()])
+@pytest.mark.parametrize("name", source.names())
 def test_a_variant_keeps_the_tests_valid(name, variant):
     assert [v for v in tried(name, variant) if not v.as_expected] == []
 

@@ -15,7 +15,6 @@ import pytest
 
 from coursework import grade, sandbox, source
 
-pytestmark = pytest.mark.xdist_group("grading")
 LIMITS = sandbox.Limits(cell_seconds=8, seconds=40, memory=3 * 2**29)
 TASKS = [
     "cayley_table",

@@ -8,8 +8,6 @@ import pytest
 from coursework import leaks, release, source, student
 from tools.book import setup_cell
 
-pytestmark = pytest.mark.xdist_group("release")
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

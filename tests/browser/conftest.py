@@ -1,9 +1,11 @@
 """The built book on a local server, and a browser to read it with: `make test-browser`."""
 
+import re
 import shutil
 
 import pytest
 from playwright.sync_api import sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from tools import places
 from tools.site.server import serve
@@ -21,6 +23,21 @@ def pytest_configure(config):
             "On Debian and Ubuntu: apt install chromium.",
             returncode=2,
         )
+
+
+class _ByPage(LoadScopeScheduling):
+    """A page's tests run in one process, one after the other on one load.
+
+    xdist_group would say so, too, but is without effect, and without a word, on pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid):
+        page = re.search(r"::\w+\[(.+?\.html)", nodeid)
+        return page[1] if page else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _ByPage(config, log)
 
 
 @pytest.fixture(scope="session")
