@@ -33,7 +33,7 @@ serve: .venv/ready  ## reads the built book at http://localhost:8000
 
 test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, style, spelling
 	$(PY) -m pytest -q -m "not slow and not faults" -n 2
-	$(PY) -m pytest -q --doctest-modules nteq
+	$(PY) -m pytest -q --doctest-modules -n 2 nteq
 	$(PY) -m tools.book.notebooks check
 	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= notebooks
 

@@ -81,20 +81,29 @@ NONLINEARITIES = {
     "RectifiedMonomial": stax.RectifiedMonomial(2),
     "Polynomial": stax.Polynomial([0.3, -0.5, 0.2, 0.1]),
 }
-# What chapters and library use is tested each time, the other layers by `make test-slow`.
+# What chapters and library use is tested each time, the rest of neural-tangents by `make test-slow`.
 USED = {"Erf", "Relu", "LeakyRelu", "Sin", "Dense", "Conv", "Flatten", "GlobalAvgPool"}
+
+
+USED_FUNCTIONS = {
+    "empirical_ntk_fn",
+    "NtkImplementation.STRUCTURED_DERIVATIVES",
+    "predict.gradient_descent_mse",
+    "predict.gradient_descent_mse_ensemble",
+}
 
 
 def by_use(names):
     return [name if name in USED else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-def test_each_layer_that_a_chapter_or_the_library_uses_is_tested_each_time():
+def test_what_a_chapter_or_the_library_uses_is_tested_each_time():
     root = Path(nteq.__file__).resolve().parent.parent
-    folders = ("nteq", "notebooks", "experiments", "assignments", "coursework", "benchmarks", "book")
+    folders = ("nteq", "notebooks", "experiments", "assignments", "coursework", "benchmarks", "book", "tools")
     files = [file for folder in folders for kind in ("*.py", "*.md") for file in (root / folder).rglob(kind)]
-    found = {name for file in files for name in re.findall(r"\bstax\.([A-Z]\w*)", file.read_text("utf-8"))}
-    assert {"Dense", "Erf"} <= found <= USED
+    text = "\n".join(file.read_text("utf-8") for file in files)
+    assert {"Dense", "Erf"} <= set(re.findall(r"\bstax\.([A-Z]\w*)", text)) <= USED
+    assert set(re.findall(r"\bnt\.(\w+(?:\.\w+)?)", text)) <= USED_FUNCTIONS
 
 
 # Hermite polynomials have unit variance under N(0, 1) only, and neural-tangents' kernel assumes it
@@ -377,7 +386,13 @@ def explicit_ntk(apply_fn, params, x1, x2):
 @pytest.mark.parametrize(
     "network, shape", [(small_mlp, (4,)), pytest.param(small_cnn, (4, 4, 2), marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("implementation", list(nt.NtkImplementation))
+@pytest.mark.parametrize(
+    "implementation",
+    [
+        pytest.param(i, marks=() if i.name == "STRUCTURED_DERIVATIVES" else pytest.mark.slow, id=i.name)
+        for i in nt.NtkImplementation
+    ],
+)
 def test_each_empirical_ntk_is_the_product_of_jacobians(network, shape, implementation):
     init_fn, apply_fn, _ = network()
     x1, x2 = draw(3, *shape), draw(2, *shape, seed=1)
@@ -396,6 +411,7 @@ def test_implementations_are_numbered_as_documented():
     assert [(i.name, int(i)) for i in nt.NtkImplementation] == [(name, i) for i, name in enumerate(names)]
 
 
+@pytest.mark.slow
 def test_empirical_nngp_and_ntk_vector_products():
     init_fn, apply_fn, _ = small_mlp()
     x1, x2, vector = draw(3, 4), draw(2, 4, seed=1), draw(2, 3, seed=2)
@@ -410,6 +426,7 @@ def test_empirical_nngp_and_ntk_vector_products():
     assert_allclose(both.ntk, np.trace(ntk, axis1=2, axis2=3) / 3, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_linearize_and_taylor_expand_are_the_taylor_series():
     init_fn, apply_fn, _ = small_mlp()
     x = draw(3, 4)
@@ -504,6 +521,7 @@ def test_bayesian_inference_is_regression_with_the_nngp():
     assert_allclose(got.covariance, K_both - K_test @ np.linalg.solve(noisy, K_test.T), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_the_ode_solver_agrees_with_the_closed_form():
     kernel_fn, x, y, x_test = problem()
     ntk, ntk_test = np.asarray(kernel_fn(x, None, "ntk")), np.asarray(kernel_fn(x_test, x, "ntk"))
@@ -560,6 +578,7 @@ def test_a_kernel_can_be_compiled_differentiated_and_mapped():
     assert_allclose(np.sum(jax.grad(total)(x1) * direction), numeric, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device_count", [-1, 0])
 def test_a_kernel_in_batches_is_the_kernel(device_count):
     x1, x2 = draw(6, 4), draw(4, 4, seed=1)
