@@ -83,10 +83,9 @@ def metropolis(
 
     Each update has detailed balance with respect to Boltzmann's distribution, a flip and its reverse sharing
     the factor 9/10, and so a sweep leaves it stationary. Every subset of the sites of one colour is
-    flipped with positive probability, neither 0 nor 1, so that one sweep leads from every state to every
-    state: the chain is ergodic from every start, at every β (Sokal 1997, section 2). With 1 in the place of
-    9/10 it is not: at β = 0 all spins flip at every sweep, at any β columns that
-    are up and down in turns do.
+    flipped with positive probability, so that one sweep leads from every state to every state: the chain is
+    ergodic from every start, at every β (Sokal 1997, section 2). With 1 in the place of 9/10 it is not: at
+    β = 0 all spins flip at every sweep, at any β columns that are up and down in turns do.
 
     Args:
         key: a JAX random key.
