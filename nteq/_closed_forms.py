@@ -1,0 +1,285 @@
+"""The recursions behind `mlp_kernel`, as functions on arrays: every digit, and a derivative everywhere.
+
+Both activations are functions of the angle between two inputs, which is carried along as 1 − cos; an arccos
+of it would lose half of the digits where inputs are nearly parallel, and its derivative all. Every row is
+scaled by a power of two of its own, so that no square over- or underflows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+_ENTRIES = 2**17  # of a kernel that are computed in one go
+
+_UNIT = 2.0**60  # 1 − |cos| is held in units of 2⁻¹²⁰: of large inputs it would underflow in float32
+
+_FEW = 2  # near pairs in a row: the point itself and a copy of it
+
+
+class _Rows(NamedTuple):
+    """Inputs with their bias, (x, σ_b √d/σ_w) = 2^exponent · h."""
+
+    h: Array  # (n, d + 1)
+    unit: Array  # h/|h|, (n, d + 1)
+    norm: Array  # |h|, (n,); 1 for zero inputs
+    inverse: Array  # _UNIT/|h|, (n,)
+    exponent: Array  # (n,)
+    zero: Array  # whether h = 0, (n,)
+
+
+def mlp_values(
+    activation: str, depth: int, x1: Array, x2: Array, W_std: Array, b_std: Array
+) -> tuple[Array, Array]:
+    """NNGP and NTK of x1, shape (n1, d), and x2, shape (n2, d), each of shape (n1, n2)."""
+    scale = W_std / math.sqrt(x1.shape[1])
+    rows1, rows2 = (_rows(x, b_std / scale) for x in (x1, x2))
+    recursion = {"relu": _relu, "erf": _erf}[activation]
+    return _by_rows(lambda some, rows: recursion(some, rows, depth, scale, W_std, b_std), rows1, rows2)
+
+
+def _rows(x: Array, bias: Array) -> _Rows:
+    info = jnp.finfo(x.dtype)
+    h = jnp.concatenate([x, jnp.full((x.shape[0], 1), bias, x.dtype)], axis=1)
+    exponent = jnp.clip(_exponent(jnp.abs(h).max(axis=1)), info.minexp, info.maxexp - 2)
+    h = h * _power(-exponent, x.dtype)[:, None]
+    square = (h**2).sum(axis=1)
+    zero = square == 0
+    norm = jnp.sqrt(jnp.where(zero, 1, square))  # h/1 keeps the derivative of h at zero
+    # The barriers keep XLA from squaring what was multiplied by _UNIT before it multiplies.
+    inverse = jax.lax.optimization_barrier(_UNIT / norm)
+    return _Rows(h, h / norm[:, None], norm, inverse, exponent, zero)
+
+
+def _exponent(size: Array) -> Array:
+    return jnp.frexp(jax.lax.stop_gradient(size))[1]
+
+
+def _power(exponent: Array, dtype: Any) -> Array:
+    return jnp.ldexp(jnp.ones((), dtype), exponent)
+
+
+def _by_rows(kernel_of_rows: Callable[[Any, Any], tuple[Array, Array]], rows1: Any, rows2: Any) -> Any:
+    """kernel_of_rows for a few of rows1 at a time: its temporaries stay small and in the cache."""
+    n1, n2 = rows1.norm.size, rows2.norm.size
+    step = min(n1, max(1, _ENTRIES // n2))
+    if step == n1:
+        return kernel_of_rows(rows1, rows2)
+    # backwards, a block is computed again: what a derivative keeps of all pairs would not fit
+    block = jax.checkpoint(kernel_of_rows, prevent_cse=False)
+
+    def some_rows(i: Array, whole: tuple[Array, Array]) -> tuple[Array, ...]:
+        # both slices move back at the end of the batch, so its last rows may be computed twice
+        some = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * step, step), rows1)
+        return tuple(
+            jax.lax.dynamic_update_slice_in_dim(w, part, i * step, 0)
+            for w, part in zip(whole, block(some, rows2), strict=True)
+        )
+
+    return jax.lax.fori_loop(0, -(-n1 // step), some_rows, (jnp.zeros((n1, n2), rows1.norm.dtype),) * 2)
+
+
+def _relu(rows1: _Rows, rows2: _Rows, depth: int, scale: Array, W_std: Array, b_std: Array) -> Any:
+    info = jnp.finfo(rows1.norm.dtype)
+    cosine = rows1.unit @ rows2.unit.T
+    # the bias in the units of the row, as columns for x1 and as rows for x2
+    bias1, bias2 = (b_std * _power(-rows.exponent, info.dtype) for rows in (rows1, rows2))
+    bias1, bias2 = bias1[:, None], bias2[None]
+
+    def grow(a: Array, bias: Array) -> tuple[Array, Array, Array]:
+        """The norm √(σ_w² a²/2 + σ_b²) after a layer, and the shares of its two terms, cos and sin."""
+        p = jnp.clip(a * (W_std / math.sqrt(2)), info.tiny, info.max / 4)
+        largest = jax.lax.stop_gradient(jnp.maximum(p, bias))
+        grown = largest * jnp.sqrt((p / largest) ** 2 + (bias / largest) ** 2)
+        return grown, p / grown, bias / grown
+
+    # The state is Θ/(ab), the norms a and b (roots of the diagonal of K), and 1 − cos θ, cos θ = K/(ab).
+    def layer(ntk: Array, a: Array, b: Array, less: Array, more: Array) -> tuple[Array, ...]:
+        defect, slope = _arc(less, more)
+        (a, r, c), (b, s, d) = grow(a, bias1), grow(b, bias2)
+        # 1 − (r s (1 − defect) + c d), nothing of which cancels, since (r, c) and (s, d) are unit vectors
+        less = jnp.clip(r * s * defect + ((r - s) ** 2 + (c - d) ** 2) / 2, 0, 1)  # no cosine is negative now
+        return 1 - less + r * s * slope * ntk, a, b, less
+
+    def layers(gap: Array) -> tuple[Array, Array]:
+        near, far = gap / _UNIT**2, 2 - gap / _UNIT**2
+        less, more = jnp.where(cosine >= 0, near, far), jnp.where(cosine >= 0, far, near)
+        state = layer(cosine, scale * rows1.norm[:, None], scale * rows2.norm[None], less, more)
+        if depth > 1:  # a loop without iterations would still copy its state
+            state = jax.lax.fori_loop(1, depth, lambda _, state: layer(*state, 2 - state[-1]), state)
+        ntk, a, b, less = state
+        return times_norms((1 - less, ntk), a, b)
+
+    def times_norms(values: tuple[Array, Array], a: Array, b: Array) -> tuple[Array, ...]:
+        (a, p), (b, q) = halves(a, rows1.exponent[:, None]), halves(b, rows2.exponent[None])
+        full = jnp.where(rows1.zero[:, None], 0, a) * jnp.where(rows2.zero[None], 0, b)
+        return tuple(_times(value, full, a * b) * (p * q) * (p * q) for value in values)
+
+    def halves(a: Array, exponent: Array) -> tuple[Array, Array]:
+        """A factor m near 1 and a power of two p with 2^exponent a = m p²: no product of two overflows."""
+        limit = info.maxexp // 2 - 1
+        half = jnp.clip((exponent + _exponent(a)) // 2, -limit, limit)
+        m = a * _power(exponent - 2 * half, info.dtype)
+        return jnp.minimum(m, 2.0 ** (limit - 1)), _power(half, info.dtype)
+
+    return _with_gaps(cosine, rows1, rows2, _gap_of_directions, layers)
+
+
+@jax.custom_jvp
+def _arc(less: Array, more: Array) -> tuple[Array, Array]:
+    """1 − κ₁(θ) and 2 κ₀(θ) = 1 − θ/π of less = 1 − cos θ and more = 1 + cos θ (Cho & Saul 2009)."""
+    # atan2 of the roots costs a quarter more; with more = 0 this is arctan(inf), which is right
+    angle, sine = 2 * jnp.arctan(jnp.sqrt(less / more)), jnp.sqrt(less * more)
+    # κ₁ = (sin θ + (π − θ) cos θ)/π, arranged so that nothing cancels near θ = 0
+    return less - (sine - angle * (1 - less)) / jnp.pi, 1 - angle / jnp.pi
+
+
+@_arc.defjvp
+def _arc_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> Any:
+    less, more = primals
+    defect, slope = _arc(less, more)
+    # dθ = d(1 − cos θ)/sin θ. At θ = 0 and π the angle has a cone's tip: its symmetric derivative is zero.
+    square = less * more
+    apart = square > (8 * jnp.finfo(square.dtype).eps) ** 2
+    turned = jnp.where(apart, tangents[0] / jnp.sqrt(jnp.where(apart, square, 1)), 0)
+    return (defect, slope), (slope * tangents[0], -turned / jnp.pi)
+
+
+@jax.custom_jvp
+def _times(value: Array, norms: Array, slope: Array) -> Array:
+    """Value times norms, a product ab, of which slope has 1 in place of the norm of a zero input.
+
+    A zero input has no direction and was given one at right angles to all others. With it, the derivative
+    at zero is the mean over opposite sides.
+    """
+    return value * norms
+
+
+@_times.defjvp
+def _times_jvp(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> Any:
+    value, _, slope = primals
+    return _times(*primals), tangents[0] * slope + value * tangents[1]
+
+
+def _erf(rows1: _Rows, rows2: _Rows, depth: int, scale: Array, W_std: Array, b_std: Array) -> Any:
+    info = jnp.finfo(rows1.norm.dtype)
+    w2, b2 = W_std**2, b_std**2
+
+    # With a = K(x, x) of a layer, (√(2a), 1)/√(1 + 2a) = (ρ, δ) is a unit vector, and the arcsine of
+    # τ = 2 K(x, x′)/√((1 + 2a)(1 + 2a′)) makes the next K. Carried along are τ, √(1 − |τ|), ρ² and δ.
+    def shares(rows: _Rows) -> tuple[Array, Array]:
+        size = math.sqrt(2) * scale * rows.norm * _power(rows.exponent, info.dtype)
+        size = jnp.where(rows.zero, 0, jnp.minimum(size, info.max / 4))
+        largest = jax.lax.stop_gradient(jnp.maximum(size, 1))
+        root = jnp.sqrt((size / largest) ** 2 + (1 / largest) ** 2)
+        return size / largest / root, 1 / largest / root
+
+    def directions(rows: _Rows, rho: Array) -> Array:
+        return rows.h * jnp.where(rows.zero, math.sqrt(2) * scale, rho / rows.norm)[:, None]
+
+    (rho1, delta1), (rho2, delta2) = shares(rows1), shares(rows2)
+    tau = directions(rows1, rho1) @ directions(rows2, rho2).T
+
+    def gap(pair1: Any, pair2: Any, sign: Array) -> Array:
+        (row1, rho1, large1), (row2, rho2, large2) = pair1, pair2
+        others = (_UNIT * (rho1 - rho2)) ** 2 + large1**2 + large2**2
+        return rho1 * rho2 * _gap_of_directions(row1, row2, sign) + others / 2
+
+    def layer(tau: Array, root: Array, ntk: Array) -> tuple[Array, Array, Array]:
+        inverse = 1 / (root * jnp.sqrt(2 - root**2))  # 1/√(1 − τ²)
+        arcsine = jnp.arctan(tau * inverse)
+        nngp = w2 * 2 / jnp.pi * arcsine + b2
+        return arcsine, nngp, nngp + w2 * 4 / jnp.pi * inverse * ntk
+
+    def grow(square: Array, delta: Array) -> tuple[Array, Array, Array, Array]:
+        """ρ² and δ after a layer, √(1 + 2a) and the arccosine of the ρ² before."""
+        a = w2 * 2 / jnp.pi * jnp.arctan(square / (delta * jnp.sqrt(1 + square))) + b2
+        norm = jnp.sqrt(1 + 2 * a)
+        return 2 * a / norm**2, 1 / norm, norm, 2 * jnp.arctan(delta / jnp.sqrt(1 + square))
+
+    def another(_: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
+        tau, root, ntk, side1, side2 = state
+        arcsine, nngp, ntk = layer(tau, root, ntk)
+        *side1, norm1, angle1 = grow(*side1)
+        *side2, norm2, angle2 = grow(*side2)
+        both = side1[1] * side2[1]
+        tau = 2 * nngp * both
+        # 1 − |τ| = (√((1 + 2a)(1 + 2a′)) − 2 |K|)/√(…): a sum in which the biases and what else is equal in
+        # a, a′ and K are gone. By the inequality of Cauchy and Schwarz it is at least 1.
+        sign = jnp.where(nngp >= 0, 1, -1).astype(info.dtype)
+        apart = 1 + 4 * w2 / jnp.pi * (jnp.pi / 2 - sign * arcsine - (angle1 + angle2) / 2)
+        apart = apart + 2 * b2 * (1 - sign) - (norm1 - norm2) ** 2 / 2
+        gap = jnp.where(jnp.abs(tau) > 0.5, jnp.maximum(apart, 1) * both, 1 - jnp.abs(tau))
+        return tau, jnp.sqrt(gap), ntk * both, tuple(side1), tuple(side2)
+
+    def layers(gap: Array) -> tuple[Array, Array]:
+        side1, side2 = (rho1[:, None] ** 2, delta1[:, None]), (rho2[None] ** 2, delta2[None])
+        state = (tau, jnp.sqrt(gap) / _UNIT, tau / 2, side1, side2)
+        if depth > 1:
+            state = jax.lax.fori_loop(1, depth, another, state)
+        return layer(*state[:3])[1:]
+
+    large1, large2 = jax.lax.optimization_barrier((_UNIT * delta1, _UNIT * delta2))
+    return _with_gaps(tau, (rows1, rho1, large1), (rows2, rho2, large2), gap, layers)
+
+
+def _with_gaps(cosine: Array, rows1: Any, rows2: Any, gap_of: Callable[..., Array], layers: Callable) -> Any:
+    """layers(1 − |cosine|, in units of 1/_UNIT²).
+
+    Near ±1 the difference cancels and the angle would lose half its digits. There gap_of takes its place,
+    which costs a vector for each pair, so only for pairs that need it: one or two in a row as a rule.
+    """
+    size = jnp.where(cosine >= 0, cosine, -cosine)  # |cosine| has no derivative at 0
+    near = size > 0.99
+    most = near.sum(axis=1).max()
+
+    def plain() -> Array:
+        return _UNIT**2 * jnp.maximum(1 - size, 0.005)  # not 0, where a root has no derivative
+
+    def signs() -> Array:
+        return jnp.where(cosine >= 0, 1, -1).astype(cosine.dtype)
+
+    def nearest_pairs() -> Array:
+        gap, left, sign, every = plain(), size, signs(), jnp.arange(size.shape[0])
+        for _ in range(_FEW):
+            nearest = jnp.argmax(left, axis=1)
+            some = jax.tree.map(lambda leaf, nearest=nearest: leaf[nearest], rows2)
+            refined = jax.vmap(gap_of)(rows1, some, sign[every, nearest])
+            refined = jnp.where(near[every, nearest], refined, gap[every, nearest])
+            gap = gap.at[every, nearest].set(refined)
+            left = left.at[every, nearest].set(-1)
+        return gap
+
+    @jax.checkpoint
+    def one_row(row_and_sign: Any) -> Array:
+        # row by row; without the barrier XLA forms the differences of all rows at once
+        row, sign = jax.lax.optimization_barrier(row_and_sign)
+        return jax.vmap(gap_of, (None, 0, 0))(row, rows2, sign)
+
+    def every_pair() -> Array:
+        return jnp.where(near, jax.lax.map(one_row, (rows1, signs())), plain())
+
+    return jax.lax.cond(
+        most == 0,
+        lambda: layers(plain()),
+        lambda: layers(jax.lax.cond(most <= _FEW, nearest_pairs, every_pair)),
+    )
+
+
+def _gap_of_directions(row1: _Rows, row2: _Rows, sign: Array) -> Array:
+    """1 − |cos θ| = sin²θ/(1 + √(1 − sin²θ)) of one pair, sign = ±1 that of cos θ, in units of 1/_UNIT².
+
+    sin θ is the length of what h₂ ∓ c h₁ has across h₁. The power of two c brings both to one length: the
+    difference of nearly equal inputs is exact then.
+    """
+    ratio = jnp.round(jnp.log2(jax.lax.stop_gradient(row2.norm / row1.norm))).astype(jnp.int32)
+    difference = row2.h - sign * _power(ratio, sign.dtype) * row1.h
+    across = difference - (row1.unit * difference).sum() * row1.unit
+    square = ((across * row2.inverse) ** 2).sum()
+    # a half: of pairs that are not near, for which this is not used but differentiated
+    return square / (1 + jnp.sqrt(jnp.maximum(1 - square / _UNIT**2, 0.5)))
