@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -38,9 +39,9 @@ def mlp_values(
 ) -> tuple[Array, Array]:
     """NNGP and NTK of x1, shape (n1, d), and x2, shape (n2, d), each of shape (n1, n2)."""
     scale = W_std / math.sqrt(x1.shape[1])
-    rows1, rows2 = (_rows(x, b_std / scale) for x in (x1, x2))
-    recursion = {"relu": _relu, "erf": _erf}[activation]
-    return _by_rows(lambda some, rows: recursion(some, rows, depth, scale, W_std, b_std), rows1, rows2)
+    side, pairs = {"relu": (_relu_side, _relu_pairs), "erf": (_erf_side, _erf_pairs)}[activation]
+    sides = (side(_rows(x, b_std / scale), depth, scale, W_std, b_std) for x in (x1, x2))
+    return _by_rows(partial(pairs, depth, W_std, b_std), *sides)
 
 
 def _rows(x: Array, bias: Array) -> _Rows:
@@ -51,7 +52,7 @@ def _rows(x: Array, bias: Array) -> _Rows:
     square = (h**2).sum(axis=1)
     zero = square == 0
     norm = jnp.sqrt(jnp.where(zero, 1, square))  # h/1 keeps the derivative of h at zero
-    # The barriers keep XLA from squaring what was multiplied by _UNIT before it multiplies.
+    # the barrier keeps XLA from squaring 1/|h| before it multiplies by _UNIT
     inverse = jax.lax.optimization_barrier(_UNIT / norm)
     return _Rows(h, h / norm[:, None], norm, inverse, exponent, zero)
 
@@ -61,73 +62,96 @@ def _exponent(size: Array) -> Array:
 
 
 def _power(exponent: Array, dtype: Any) -> Array:
-    return jnp.ldexp(jnp.ones((), dtype), exponent)
+    """2^exponent to the last bit, which neither exp2 nor ldexp promise."""
+    info = jnp.finfo(dtype)
+    bits = (exponent.astype(f"int{info.bits}") + (info.maxexp - 1)) << info.nmant
+    return jax.lax.bitcast_convert_type(bits, dtype)
 
 
-def _by_rows(kernel_of_rows: Callable[[Any, Any], tuple[Array, Array]], rows1: Any, rows2: Any) -> Any:
-    """kernel_of_rows for a few of rows1 at a time: its temporaries stay small and in the cache."""
-    n1, n2 = rows1.norm.size, rows2.norm.size
+def _by_rows(pairs: Callable[[Any, Any], tuple[Array, Array]], side1: Any, side2: Any) -> Any:
+    """The pairs of a few rows of side1 at a time: its temporaries stay small and in the cache."""
+    n1, n2 = side1.rows.norm.size, side2.rows.norm.size
     step = min(n1, max(1, _ENTRIES // n2))
     if step == n1:
-        return kernel_of_rows(rows1, rows2)
+        return pairs(side1, side2)
     # backwards, a block is computed again: what a derivative keeps of all pairs would not fit
-    block = jax.checkpoint(kernel_of_rows, prevent_cse=False)
+    block = jax.checkpoint(pairs, prevent_cse=False)
 
     def some_rows(i: Array, whole: tuple[Array, Array]) -> tuple[Array, ...]:
         # both slices move back at the end of the batch, so its last rows may be computed twice
-        some = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * step, step), rows1)
+        some = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, i * step, step), side1)
         return tuple(
             jax.lax.dynamic_update_slice_in_dim(w, part, i * step, 0)
-            for w, part in zip(whole, block(some, rows2), strict=True)
+            for w, part in zip(whole, block(some, side2), strict=True)
         )
 
-    return jax.lax.fori_loop(0, -(-n1 // step), some_rows, (jnp.zeros((n1, n2), rows1.norm.dtype),) * 2)
+    return jax.lax.fori_loop(0, -(-n1 // step), some_rows, (jnp.zeros((n1, n2), side1.rows.h.dtype),) * 2)
 
 
-def _relu(rows1: _Rows, rows2: _Rows, depth: int, scale: Array, W_std: Array, b_std: Array) -> Any:
-    info = jnp.finfo(rows1.norm.dtype)
-    cosine = rows1.unit @ rows2.unit.T
-    # the bias in the units of the row, as columns for x1 and as rows for x2
-    bias1, bias2 = (b_std * _power(-rows.exponent, info.dtype) for rows in (rows1, rows2))
-    bias1, bias2 = bias1[:, None], bias2[None]
+def _each_pair(of1: Array, of2: Array, layer: Any) -> tuple[Array, Array]:
+    """A column of the one and a row of the other, of what was stored for all layers, shape (n, layers)."""
+    return tuple(
+        jax.lax.dynamic_index_in_dim(of, layer, 1).reshape(shape)
+        for of, shape in ((of1, (-1, 1)), (of2, (1, -1)))
+    )
 
-    def grow(a: Array, bias: Array) -> tuple[Array, Array, Array]:
-        """The norm √(σ_w² a²/2 + σ_b²) after a layer, and the shares of its two terms, cos and sin."""
+
+class _ReluSide(NamedTuple):
+    """What the ReLU kernel has to know of one batch, of which it makes pairs."""
+
+    rows: _Rows
+    weight: Array  # shares of σ_w |h|/√2 and σ_b in the norm after each layer, (n, depth); a unit vector
+    bias: Array
+    norm: Array  # the last norm is m p² with a power of two p, so that no product of two overflows, (n,)
+    slope: Array  # m, or 1 in its place of a zero input, (n,)
+    root: Array  # p, (n,)
+
+
+def _relu_side(rows: _Rows, depth: int, scale: Array, W_std: Array, b_std: Array) -> _ReluSide:
+    info = jnp.finfo(rows.norm.dtype)
+    bias = b_std * _power(-rows.exponent, info.dtype)  # in the units of the row
+
+    def grow(a: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+        """The norm √(σ_w² a²/2 + σ_b²) after a layer."""
         p = jnp.clip(a * (W_std / math.sqrt(2)), info.tiny, info.max / 4)
         largest = jax.lax.stop_gradient(jnp.maximum(p, bias))
         grown = largest * jnp.sqrt((p / largest) ** 2 + (bias / largest) ** 2)
-        return grown, p / grown, bias / grown
+        return grown, (p / grown, bias / grown)
 
-    # The state is Θ/(ab), the norms a and b (roots of the diagonal of K), and 1 − cos θ, cos θ = K/(ab).
-    def layer(ntk: Array, a: Array, b: Array, less: Array, more: Array) -> tuple[Array, ...]:
+    a, (weights, biases) = jax.lax.scan(grow, scale * rows.norm, length=depth)
+    limit = info.maxexp // 2 - 1
+    half = jnp.clip((rows.exponent + _exponent(a)) // 2, -limit, limit)
+    slope = jnp.minimum(a * _power(rows.exponent - 2 * half, info.dtype), 2.0 ** (limit - 1))
+    norm = jnp.where(rows.zero, 0, slope)
+    return _ReluSide(rows, weights.T, biases.T, norm, slope, _power(half, info.dtype))
+
+
+def _relu_pairs(
+    depth: int, W_std: Array, b_std: Array, side1: _ReluSide, side2: _ReluSide
+) -> tuple[Array, Array]:
+    cosine = side1.rows.unit @ side2.rows.unit.T
+
+    # The state is Θ/(ab), with a and b the roots of the diagonal of K, and 1 − cos θ, cos θ = K/(ab).
+    def layer(i: Any, ntk: Array, less: Array, more: Array) -> tuple[Array, Array]:
         defect, slope = _arc(less, more)
-        (a, r, c), (b, s, d) = grow(a, bias1), grow(b, bias2)
-        # 1 − (r s (1 − defect) + c d), nothing of which cancels, since (r, c) and (s, d) are unit vectors
+        (r, s), (c, d) = _each_pair(side1.weight, side2.weight, i), _each_pair(side1.bias, side2.bias, i)
+        # 1 − (r s (1 − defect) + c d), of which nothing cancels, since (r, c) and (s, d) are unit vectors
         less = jnp.clip(r * s * defect + ((r - s) ** 2 + (c - d) ** 2) / 2, 0, 1)  # no cosine is negative now
-        return 1 - less + r * s * slope * ntk, a, b, less
+        return 1 - less + r * s * slope * ntk, less
 
     def layers(gap: Array) -> tuple[Array, Array]:
         near, far = gap / _UNIT**2, 2 - gap / _UNIT**2
-        less, more = jnp.where(cosine >= 0, near, far), jnp.where(cosine >= 0, far, near)
-        state = layer(cosine, scale * rows1.norm[:, None], scale * rows2.norm[None], less, more)
+        state = layer(0, cosine, jnp.where(cosine >= 0, near, far), jnp.where(cosine >= 0, far, near))
         if depth > 1:  # a loop without iterations would still copy its state
-            state = jax.lax.fori_loop(1, depth, lambda _, state: layer(*state, 2 - state[-1]), state)
-        ntk, a, b, less = state
-        return times_norms((1 - less, ntk), a, b)
+            state = jax.lax.fori_loop(1, depth, lambda i, state: layer(i, *state, 2 - state[1]), state)
+        norms, slopes, roots = (
+            one[:, None] * two[None]
+            for one, two in ((getattr(side, name) for side in (side1, side2)) for name in side1._fields[-3:])
+        )
+        ntk, less = state
+        return tuple(_times(values, norms, slopes) * roots * roots for values in (1 - less, ntk))
 
-    def times_norms(values: tuple[Array, Array], a: Array, b: Array) -> tuple[Array, ...]:
-        (a, p), (b, q) = halves(a, rows1.exponent[:, None]), halves(b, rows2.exponent[None])
-        full = jnp.where(rows1.zero[:, None], 0, a) * jnp.where(rows2.zero[None], 0, b)
-        return tuple(_times(value, full, a * b) * (p * q) * (p * q) for value in values)
-
-    def halves(a: Array, exponent: Array) -> tuple[Array, Array]:
-        """A factor m near 1 and a power of two p with 2^exponent a = m p²: no product of two overflows."""
-        limit = info.maxexp // 2 - 1
-        half = jnp.clip((exponent + _exponent(a)) // 2, -limit, limit)
-        m = a * _power(exponent - 2 * half, info.dtype)
-        return jnp.minimum(m, 2.0 ** (limit - 1)), _power(half, info.dtype)
-
-    return _with_gaps(cosine, rows1, rows2, _gap_of_directions, layers)
+    return _with_gaps(cosine, side1.rows, side2.rows, _gap_of_directions, layers)
 
 
 @jax.custom_jvp
@@ -166,28 +190,52 @@ def _times_jvp(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array
     return _times(*primals), tangents[0] * slope + value * tangents[1]
 
 
-def _erf(rows1: _Rows, rows2: _Rows, depth: int, scale: Array, W_std: Array, b_std: Array) -> Any:
-    info = jnp.finfo(rows1.norm.dtype)
+class _ErfSide(NamedTuple):
+    """What the erf kernel has to know of one batch, of which it makes pairs.
+
+    With a = K(x, x) of a layer, (ρ, δ) = (√(2a), 1)/√(1 + 2a) is a unit vector.
+    """
+
+    rows: _Rows
+    direction: Array  # ρ h/|h|, (n, d + 1)
+    rho: Array  # (n,)
+    delta: Array  # in units of 1/_UNIT, (n,)
+    deltas: Array  # after each layer but the last, (n, depth - 1)
+    angles: Array  # arccos ρ² before each layer but the last, (n, depth - 1)
+
+
+def _erf_side(rows: _Rows, depth: int, scale: Array, W_std: Array, b_std: Array) -> _ErfSide:
+    info = jnp.finfo(rows.norm.dtype)
+    size = math.sqrt(2) * scale * rows.norm * _power(rows.exponent, info.dtype)
+    size = jnp.where(rows.zero, 0, jnp.minimum(size, info.max / 4))
+    largest = jax.lax.stop_gradient(jnp.maximum(size, 1))
+    root = jnp.sqrt((size / largest) ** 2 + (1 / largest) ** 2)
+    rho, delta = size / largest / root, 1 / largest / root
+
+    def grow(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        square, delta = state
+        a = W_std**2 * 2 / jnp.pi * jnp.arctan(square / (delta * jnp.sqrt(1 + square))) + b_std**2
+        after = 2 * a / (1 + 2 * a), 1 / jnp.sqrt(1 + 2 * a)
+        return after, (after[1], 2 * jnp.arctan(delta / jnp.sqrt(1 + square)))
+
+    _, (deltas, angles) = jax.lax.scan(grow, (rho**2, delta), length=depth - 1)
+    factor = jnp.where(rows.zero, math.sqrt(2) * scale, rho / rows.norm)
+    # the barrier keeps XLA from squaring δ before it multiplies by _UNIT
+    delta = jax.lax.optimization_barrier(_UNIT * delta)
+    return _ErfSide(rows, rows.h * factor[:, None], rho, delta, deltas.T, angles.T)
+
+
+def _erf_pairs(
+    depth: int, W_std: Array, b_std: Array, side1: _ErfSide, side2: _ErfSide
+) -> tuple[Array, Array]:
     w2, b2 = W_std**2, b_std**2
-
-    # With a = K(x, x) of a layer, (√(2a), 1)/√(1 + 2a) = (ρ, δ) is a unit vector, and the arcsine of
-    # τ = 2 K(x, x′)/√((1 + 2a)(1 + 2a′)) makes the next K. Carried along are τ, √(1 − |τ|), ρ² and δ.
-    def shares(rows: _Rows) -> tuple[Array, Array]:
-        size = math.sqrt(2) * scale * rows.norm * _power(rows.exponent, info.dtype)
-        size = jnp.where(rows.zero, 0, jnp.minimum(size, info.max / 4))
-        largest = jax.lax.stop_gradient(jnp.maximum(size, 1))
-        root = jnp.sqrt((size / largest) ** 2 + (1 / largest) ** 2)
-        return size / largest / root, 1 / largest / root
-
-    def directions(rows: _Rows, rho: Array) -> Array:
-        return rows.h * jnp.where(rows.zero, math.sqrt(2) * scale, rho / rows.norm)[:, None]
-
-    (rho1, delta1), (rho2, delta2) = shares(rows1), shares(rows2)
-    tau = directions(rows1, rho1) @ directions(rows2, rho2).T
+    # The arcsine of τ = 2 K(x, x′)/√((1 + 2a)(1 + 2a′)) makes the next K. The state is τ, √(1 − |τ|) and Θ
+    # over the same root.
+    tau = side1.direction @ side2.direction.T
 
     def gap(pair1: Any, pair2: Any, sign: Array) -> Array:
-        (row1, rho1, large1), (row2, rho2, large2) = pair1, pair2
-        others = (_UNIT * (rho1 - rho2)) ** 2 + large1**2 + large2**2
+        (row1, rho1, delta1), (row2, rho2, delta2) = pair1, pair2
+        others = (_UNIT * (rho1 - rho2)) ** 2 + delta1**2 + delta2**2
         return rho1 * rho2 * _gap_of_directions(row1, row2, sign) + others / 2
 
     def layer(tau: Array, root: Array, ntk: Array) -> tuple[Array, Array, Array]:
@@ -196,36 +244,28 @@ def _erf(rows1: _Rows, rows2: _Rows, depth: int, scale: Array, W_std: Array, b_s
         nngp = w2 * 2 / jnp.pi * arcsine + b2
         return arcsine, nngp, nngp + w2 * 4 / jnp.pi * inverse * ntk
 
-    def grow(square: Array, delta: Array) -> tuple[Array, Array, Array, Array]:
-        """ρ² and δ after a layer, √(1 + 2a) and the arccosine of the ρ² before."""
-        a = w2 * 2 / jnp.pi * jnp.arctan(square / (delta * jnp.sqrt(1 + square))) + b2
-        norm = jnp.sqrt(1 + 2 * a)
-        return 2 * a / norm**2, 1 / norm, norm, 2 * jnp.arctan(delta / jnp.sqrt(1 + square))
-
-    def another(_: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
-        tau, root, ntk, side1, side2 = state
-        arcsine, nngp, ntk = layer(tau, root, ntk)
-        *side1, norm1, angle1 = grow(*side1)
-        *side2, norm2, angle2 = grow(*side2)
-        both = side1[1] * side2[1]
+    def another(i: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        arcsine, nngp, ntk = layer(*state)
+        delta1, delta2 = _each_pair(side1.deltas, side2.deltas, i)
+        angle1, angle2 = _each_pair(side1.angles, side2.angles, i)
+        both, norm1, norm2 = delta1 * delta2, 1 / delta1, 1 / delta2
         tau = 2 * nngp * both
         # 1 − |τ| = (√((1 + 2a)(1 + 2a′)) − 2 |K|)/√(…): a sum in which the biases and what else is equal in
         # a, a′ and K are gone. By the inequality of Cauchy and Schwarz it is at least 1.
-        sign = jnp.where(nngp >= 0, 1, -1).astype(info.dtype)
+        sign = jnp.where(nngp >= 0, 1, -1).astype(tau.dtype)
         apart = 1 + 4 * w2 / jnp.pi * (jnp.pi / 2 - sign * arcsine - (angle1 + angle2) / 2)
         apart = apart + 2 * b2 * (1 - sign) - (norm1 - norm2) ** 2 / 2
         gap = jnp.where(jnp.abs(tau) > 0.5, jnp.maximum(apart, 1) * both, 1 - jnp.abs(tau))
-        return tau, jnp.sqrt(gap), ntk * both, tuple(side1), tuple(side2)
+        return tau, jnp.sqrt(gap), ntk * both
 
     def layers(gap: Array) -> tuple[Array, Array]:
-        side1, side2 = (rho1[:, None] ** 2, delta1[:, None]), (rho2[None] ** 2, delta2[None])
-        state = (tau, jnp.sqrt(gap) / _UNIT, tau / 2, side1, side2)
+        state = (tau, jnp.sqrt(gap) / _UNIT, tau / 2)
         if depth > 1:
-            state = jax.lax.fori_loop(1, depth, another, state)
-        return layer(*state[:3])[1:]
+            state = jax.lax.fori_loop(0, depth - 1, another, state)
+        return layer(*state)[1:]
 
-    large1, large2 = jax.lax.optimization_barrier((_UNIT * delta1, _UNIT * delta2))
-    return _with_gaps(tau, (rows1, rho1, large1), (rows2, rho2, large2), gap, layers)
+    sides = ((side.rows, side.rho, side.delta) for side in (side1, side2))
+    return _with_gaps(tau, *sides, gap, layers)
 
 
 def _with_gaps(cosine: Array, rows1: Any, rows2: Any, gap_of: Callable[..., Array], layers: Callable) -> Any:
