@@ -20,6 +20,8 @@ _ENTRIES = 2**17  # of a kernel that are computed in one go
 
 _UNIT = 2.0**60  # 1 − |cos| is held in units of 2⁻¹²⁰: of large inputs it would underflow in float32
 
+_NEAR = 0.99  # the |cos| above which 1 − |cos| is not computed as this difference
+
 _FEW = 2  # near pairs in a row: the point itself and a copy of it
 
 
@@ -27,7 +29,6 @@ class _Rows(NamedTuple):
     """Inputs with their bias, (x, σ_b √d/σ_w) = 2^exponent · h."""
 
     h: Array  # (n, d + 1)
-    unit: Array  # h/|h|, (n, d + 1)
     norm: Array  # |h|, (n,); 1 for zero inputs
     inverse: Array  # _UNIT/|h|, (n,)
     exponent: Array  # (n,)
@@ -54,7 +55,7 @@ def _rows(x: Array, bias: Array) -> _Rows:
     norm = jnp.sqrt(jnp.where(zero, 1, square))  # h/1 keeps the derivative of h at zero
     # the barrier keeps XLA from squaring 1/|h| before it multiplies by _UNIT
     inverse = jax.lax.optimization_barrier(_UNIT / norm)
-    return _Rows(h, h / norm[:, None], norm, inverse, exponent, zero)
+    return _Rows(h, norm, inverse, exponent, zero)
 
 
 def _exponent(size: Array) -> Array:
@@ -86,6 +87,10 @@ def _by_rows(pairs: Callable[[Any, Any], tuple[Array, Array]], side1: Any, side2
         )
 
     return jax.lax.fori_loop(0, -(-n1 // step), some_rows, (jnp.zeros((n1, n2), side1.rows.h.dtype),) * 2)
+
+
+def _products(rows1: _Rows, rows2: _Rows, factor1: Array, factor2: Array) -> Array:
+    return (rows1.h @ rows2.h.T) * (factor1[:, None] * factor2[None])
 
 
 def _each_pair(of1: Array, of2: Array, layer: Any) -> tuple[Array, Array]:
@@ -129,7 +134,7 @@ def _relu_side(rows: _Rows, depth: int, scale: Array, W_std: Array, b_std: Array
 def _relu_pairs(
     depth: int, W_std: Array, b_std: Array, side1: _ReluSide, side2: _ReluSide
 ) -> tuple[Array, Array]:
-    cosine = side1.rows.unit @ side2.rows.unit.T
+    cosine = _products(side1.rows, side2.rows, 1 / side1.rows.norm, 1 / side2.rows.norm)
 
     # The state is Θ/(ab), with a and b the roots of the diagonal of K, and 1 − cos θ, cos θ = K/(ab).
     def layer(i: Any, ntk: Array, less: Array, more: Array) -> tuple[Array, Array]:
@@ -157,8 +162,9 @@ def _relu_pairs(
 @jax.custom_jvp
 def _arc(less: Array, more: Array) -> tuple[Array, Array]:
     """1 − κ₁(θ) and 2 κ₀(θ) = 1 − θ/π of less = 1 − cos θ and more = 1 + cos θ (Cho & Saul 2009)."""
-    # atan2 of the roots costs a quarter more; with more = 0 this is arctan(inf), which is right
-    angle, sine = 2 * jnp.arctan(jnp.sqrt(less / more)), jnp.sqrt(less * more)
+    # atan2 of the roots costs a quarter more; with more = 0 this is arctan of something huge, which is right
+    tangent = jnp.sqrt(less / jnp.maximum(more, jnp.finfo(more.dtype).tiny))
+    angle, sine = 2 * jnp.arctan(tangent), tangent * more
     # κ₁ = (sin θ + (π − θ) cos θ)/π, arranged so that nothing cancels near θ = 0
     return less - (sine - angle * (1 - less)) / jnp.pi, 1 - angle / jnp.pi
 
@@ -197,7 +203,7 @@ class _ErfSide(NamedTuple):
     """
 
     rows: _Rows
-    direction: Array  # ρ h/|h|, (n, d + 1)
+    factor: Array  # ρ/|h|, (n,)
     rho: Array  # (n,)
     delta: Array  # in units of 1/_UNIT, (n,)
     deltas: Array  # after each layer but the last, (n, depth - 1)
@@ -222,7 +228,7 @@ def _erf_side(rows: _Rows, depth: int, scale: Array, W_std: Array, b_std: Array)
     factor = jnp.where(rows.zero, math.sqrt(2) * scale, rho / rows.norm)
     # the barrier keeps XLA from squaring δ before it multiplies by _UNIT
     delta = jax.lax.optimization_barrier(_UNIT * delta)
-    return _ErfSide(rows, rows.h * factor[:, None], rho, delta, deltas.T, angles.T)
+    return _ErfSide(rows, factor, rho, delta, deltas.T, angles.T)
 
 
 def _erf_pairs(
@@ -231,7 +237,7 @@ def _erf_pairs(
     w2, b2 = W_std**2, b_std**2
     # The arcsine of τ = 2 K(x, x′)/√((1 + 2a)(1 + 2a′)) makes the next K. The state is τ, √(1 − |τ|) and Θ
     # over the same root.
-    tau = side1.direction @ side2.direction.T
+    tau = _products(side1.rows, side2.rows, side1.factor, side2.factor)
 
     def gap(pair1: Any, pair2: Any, sign: Array) -> Array:
         (row1, rho1, delta1), (row2, rho2, delta2) = pair1, pair2
@@ -274,25 +280,25 @@ def _with_gaps(cosine: Array, rows1: Any, rows2: Any, gap_of: Callable[..., Arra
     Near ±1 the difference cancels and the angle would lose half its digits. There gap_of takes its place,
     which costs a vector for each pair, so only for pairs that need it: one or two in a row as a rule.
     """
-    size = jnp.where(cosine >= 0, cosine, -cosine)  # |cosine| has no derivative at 0
-    near = size > 0.99
-    most = near.sum(axis=1).max()
 
-    def plain() -> Array:
-        return _UNIT**2 * jnp.maximum(1 - size, 0.005)  # not 0, where a root has no derivative
+    # All of these are functions: what a branch of cond is given from outside is written to memory.
+    def size() -> Array:
+        return jnp.where(cosine >= 0, cosine, -cosine)  # the derivative of |cosine| at 0 would be 0
 
-    def signs() -> Array:
+    def sign() -> Array:
         return jnp.where(cosine >= 0, 1, -1).astype(cosine.dtype)
 
+    def plain() -> Array:
+        return _UNIT**2 * jnp.maximum(1 - size(), 0.005)  # not 0, where a root has no derivative
+
     def nearest_pairs() -> Array:
-        gap, left, sign, every = plain(), size, signs(), jnp.arange(size.shape[0])
+        gap, left, rows = plain(), size(), jnp.arange(cosine.shape[0])
         for _ in range(_FEW):
             nearest = jnp.argmax(left, axis=1)
             some = jax.tree.map(lambda leaf, nearest=nearest: leaf[nearest], rows2)
-            refined = jax.vmap(gap_of)(rows1, some, sign[every, nearest])
-            refined = jnp.where(near[every, nearest], refined, gap[every, nearest])
-            gap = gap.at[every, nearest].set(refined)
-            left = left.at[every, nearest].set(-1)
+            refined = jax.vmap(gap_of)(rows1, some, sign()[rows, nearest])
+            refined = jnp.where(left[rows, nearest] > _NEAR, refined, gap[rows, nearest])
+            gap, left = gap.at[rows, nearest].set(refined), left.at[rows, nearest].set(-1)
         return gap
 
     @jax.checkpoint
@@ -302,8 +308,9 @@ def _with_gaps(cosine: Array, rows1: Any, rows2: Any, gap_of: Callable[..., Arra
         return jax.vmap(gap_of, (None, 0, 0))(row, rows2, sign)
 
     def every_pair() -> Array:
-        return jnp.where(near, jax.lax.map(one_row, (rows1, signs())), plain())
+        return jnp.where(size() > _NEAR, jax.lax.map(one_row, (rows1, sign())), plain())
 
+    most = (jnp.abs(cosine) > _NEAR).sum(axis=1).max()
     return jax.lax.cond(
         most == 0,
         lambda: layers(plain()),
@@ -319,7 +326,8 @@ def _gap_of_directions(row1: _Rows, row2: _Rows, sign: Array) -> Array:
     """
     ratio = jnp.round(jnp.log2(jax.lax.stop_gradient(row2.norm / row1.norm))).astype(jnp.int32)
     difference = row2.h - sign * _power(ratio, sign.dtype) * row1.h
-    across = difference - (row1.unit * difference).sum() * row1.unit
+    unit = row1.h / row1.norm
+    across = difference - (unit * difference).sum() * unit
     square = ((across * row2.inverse) ** 2).sum()
     # a half: of pairs that are not near, for which this is not used but differentiated
     return square / (1 + jnp.sqrt(jnp.maximum(1 - square / _UNIT**2, 0.5)))
