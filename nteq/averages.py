@@ -8,23 +8,28 @@ invariant under the group, which is tested on a sample.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
-from nteq.kernels import Kernels
+from nteq import _checks
+from nteq.actions import Action
+from nteq.kernels import Kernels, _as_kernels
 
 __all__ = ["invariance_defect", "orbit_average"]
 
 
 def orbit_average(
     kernel: Callable[[ArrayLike, ArrayLike], Kernels],
-    action,
+    action: Action,
     label_matrices: ArrayLike | None = None,
     check: bool = True,
-) -> Callable:
+) -> Callable[[ArrayLike, ArrayLike], Kernels]:
     r"""The kernel averaged over a group: training with it on n points is training on all |G| n images.
 
     $$\bar\Theta(x, x') = \frac{1}{|G|}\sum_{g\in G}\Theta(x, \rho(g)x'), \qquad
@@ -44,11 +49,13 @@ def orbit_average(
 
     Returns:
         A function of x1 and x2 to `Kernels`, of shape (n1, n2), or (n1, n2, outputs, outputs) with
-        label_matrices.
+        label_matrices. It is a value as the kernel is one: a pytree, equal to what equal arguments make.
+        A call takes |G| calls of the kernel, and with check, where x2 is known, one of four inputs for each
+        generator of the group and one more.
 
     Raises:
         ValueError: kernel or action is not callable, label_matrices has another shape; when called: the
-            kernel is not invariant under the action.
+            kernel does not return `Kernels` of shape (n1, n2), or is not invariant under the action.
 
     >>> from nteq.actions import on_lattices
     >>> from nteq.groups import cyclic
@@ -60,40 +67,77 @@ def orbit_average(
     """
     if not callable(kernel):
         raise ValueError(f"orbit_average: kernel must be callable, got {kernel!r}.")
-    if not callable(action) or not hasattr(action, "group"):
+    if not isinstance(action, Action):
         raise ValueError(
             f"orbit_average: action must be an nteq.actions.Action, got {action!r}. "
             "Give on_lattices(cyclic(4)), not the group alone."
         )
-    order = action.group.order
-    if label_matrices is None:
-        weights = np.ones(order)
-    else:
-        weights = np.asarray(label_matrices, dtype=float)
-        if weights.ndim != 3 or len(weights) != order or weights.shape[1] != weights.shape[2]:
+    if label_matrices is not None:
+        label_matrices = _checks.real("orbit_average", "label_matrices", label_matrices)
+        order, shape = action.group.order, label_matrices.shape
+        if len(shape) != 3 or shape[0] != order or shape[1] != shape[2]:
             raise ValueError(
-                f"orbit_average: label_matrices must have shape ({order}, outputs, outputs), "
-                f"got {weights.shape}."
+                f"orbit_average: label_matrices must have shape ({order}, outputs, outputs), got {shape}."
             )
+    return _OrbitAverage(kernel, action, label_matrices, bool(check))
 
-    def average(x1, x2):
-        if check and not isinstance(x2, jax.core.Tracer):
-            require_invariance("orbit_average", kernel, action, x2)
-        totals = [0.0, 0.0]
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
+class _OrbitAverage:
+    kernel: Callable[[ArrayLike, ArrayLike], Kernels]
+    action: Action
+    label_matrices: Array | None
+    check: bool
+
+    def __call__(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
+        x1, x2 = _checks.batch("orbit_average", "x1", x1), _checks.batch("orbit_average", "x2", x2)
+        if self.check:
+            require_invariance("orbit_average", self.kernel, self.action, x2)
+        order, totals = self.action.group.order, []
         for g in range(order):
-            for i, k in enumerate(kernel(x1, action(g, x2))):
-                totals[i] = totals[i] + jnp.multiply.outer(k, jnp.asarray(weights[g], k.dtype))
+            values = self.kernel(x1, self.action(g, x2))
+            terms = list(_as_kernels("orbit_average", values, (x1.shape[0], x2.shape[0])))
+            if self.label_matrices is not None:
+                moved = self.label_matrices[g].astype(terms[0].dtype)
+                terms = [term[:, :, None, None] * moved[None, None] for term in terms]
+            totals = [a + b for a, b in zip(totals, terms, strict=True)] if totals else terms
         return Kernels(*(total / order for total in totals))
 
-    return average
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _OrbitAverage):
+            return NotImplemented
+        mine, theirs = self.label_matrices, other.label_matrices
+        same_labels = mine is theirs or (
+            mine is not None and theirs is not None and np.array_equal(np.asarray(mine), np.asarray(theirs))
+        )
+        return self._hashable() == other._hashable() and same_labels
+
+    def __hash__(self) -> int:
+        return hash(self._hashable())
+
+    def _hashable(self) -> tuple[Any, ...]:
+        return self.kernel, self.action, self.check
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Any, Action, bool]]:
+        # a function that is no pytree is static, as the action is
+        opaque = jax.tree_util.treedef_is_leaf(jax.tree.structure(self.kernel))
+        children = (None if opaque else self.kernel), self.label_matrices
+        return children, ((self.kernel if opaque else None), self.action, self.check)
+
+    @classmethod
+    def tree_unflatten(cls, static: tuple[Any, Action, bool], children: tuple[Any, Any]) -> _OrbitAverage:
+        opaque, action, check = static
+        return cls(children[0] if opaque is None else opaque, action, children[1], check)
 
 
-def invariance_defect(kernel: Callable, action, x: ArrayLike) -> float:
-    r"""How far a kernel is from $k(\rho(g)x, \rho(g)x') = k(x, x')$, on four inputs and eight elements.
+def invariance_defect(kernel: Callable, action: Action, x: ArrayLike) -> float:
+    r"""How far a kernel is from $k(\rho(g)x, \rho(g)x') = k(x, x')$, on four inputs.
 
     $$\max_{g,\,x,\,x'}\ |k(\rho(g)x, \rho(g)x') - k(x, x')|\ /\ \max_{x,\,x'} |k(x, x')|,$$
 
-    the larger of the two for NNGP and NTK.
+    the larger of the two for NNGP and NTK, over generators g of the group: what holds for them at all x
+    holds for the group.
 
     Args:
         kernel: k(x1, x2) -> Kernels.
@@ -101,7 +145,10 @@ def invariance_defect(kernel: Callable, action, x: ArrayLike) -> float:
         x: inputs, shape (n, *features), of which the first four are used.
 
     Returns:
-        The largest defect that was found, relative to the largest kernel value.
+        The largest defect that was found, relative to the largest kernel value; NaN if a value is NaN.
+
+    Raises:
+        ValueError: the inputs are traced, or the kernel does not return `Kernels` of their shape.
 
     >>> from nteq.actions import on_sets
     >>> from nteq.groups import symmetric
@@ -110,24 +157,50 @@ def invariance_defect(kernel: Callable, action, x: ArrayLike) -> float:
     >>> invariance_defect(mlp_kernel(depth=1), on_sets(symmetric(3)), x) < 1e-6
     True
     """
-    x = jnp.asarray(x)[:4]
-    still = kernel(x, x)
-    elements = np.random.default_rng(0).permutation(action.group.order)[:8]
-    worst = 0.0
-    for g in elements:
-        images = action(g, x)
-        for before, after in zip(still, kernel(images, images), strict=True):
-            worst = max(worst, float(jnp.abs(after - before).max() / jnp.abs(before).max()))
-    return worst
+    sample = _before_and_after("invariance_defect", kernel, action, x)
+    if sample is None:
+        raise ValueError(
+            "invariance_defect: the kernel's values are traced. Call it outside of jit and grad."
+        )
+    return _defect(*sample)
 
 
-def require_invariance(caller: str, kernel: Callable, action, x: ArrayLike) -> None:
-    """Raises if the kernel is not invariant under the action, as far as `invariance_defect` sees."""
-    worst = invariance_defect(kernel, action, x)
+def require_invariance(caller: str, kernel: Callable, action: Action, x: ArrayLike) -> None:
+    """Raises if the kernel is not invariant under the action, as far as `invariance_defect` sees.
+
+    Where x or a parameter of the kernel is traced there is nothing to see.
+    """
+    sample = _before_and_after(caller, kernel, action, x)
+    if sample is None:
+        return
+    worst = _defect(*sample)
     # √ε: what an arccos may leave
-    if not worst <= 10 * float(jnp.finfo(jnp.result_type(x, float)).eps) ** 0.5:
+    if not worst <= 10 * float(jnp.finfo(sample[0].dtype).eps) ** 0.5:
         raise ValueError(
             f"{caller}: the kernel is not invariant under {action.name}, k(ρ(g)x, ρ(g)x′) differs from "
             f"k(x, x′) by {worst:.1e} of its largest value. Use an architecture and an initialisation with "
             "the symmetry, or write the images out; check=False goes on regardless."
         )
+
+
+def _before_and_after(caller: str, kernel: Callable, action: Action, x: Any) -> tuple[Array, Array] | None:
+    """NNGP and NTK of four inputs, and those of their images under each generator; None if traced."""
+    if not _checks.is_known(x):
+        return None
+    with jax.ensure_compile_time_eval():  # x may be known inside of a trace
+        x = _checks.batch(caller, "x", x)[:4]
+        shape = (x.shape[0], x.shape[0])
+        still = jnp.stack(_as_kernels(caller, kernel(x, x), shape))
+        after = [still]
+        for g in action.group.generators:
+            images = action(g, x)
+            after.append(jnp.stack(_as_kernels(caller, kernel(images, images), shape)))
+        return (still, jnp.stack(after)) if _checks.is_known(after) else None
+
+
+def _defect(before: Array, after: Array) -> float:
+    with jax.ensure_compile_time_eval():
+        change = np.asarray(jnp.abs(after - before[None]).max(axis=(0, 2, 3)))
+        largest = np.asarray(jnp.abs(before).max(axis=(1, 2)))
+    # a kernel that is zero on the sample and on its images is invariant
+    return float(np.max(np.where(change == 0, 0, change / np.where(largest == 0, np.nan, largest))))

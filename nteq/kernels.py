@@ -6,9 +6,10 @@ is written out here in closed form, `from_stax` takes any architecture that neur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-__all__ = ["Kernels", "empirical_ntk", "from_stax", "mlp_kernel"]
+from nteq import _checks
+from nteq._closed_forms import mlp_values
 
-_ENTRIES = 2**17  # of a kernel that are computed in one go
+__all__ = ["Kernels", "empirical_ntk", "from_stax", "mlp_kernel"]
 
 
 class Kernels(NamedTuple):
@@ -68,36 +70,51 @@ def mlp_kernel(
     Array([[75.      , 17.143002],
            [17.143002, 75.      ]], dtype=float32)
     """
-    if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
-        raise ValueError(
-            f"mlp_kernel: depth must be an integer of at least 1 (hidden layers), got {depth!r}."
-        )
-    layers = {"relu": _relu_layers, "erf": _erf_layers}
-    if activation not in layers:
-        raise ValueError(
-            f"mlp_kernel: unknown activation {activation!r}; known are 'relu' and 'erf'. "
-            "Build others with neural-tangents and from_stax."
-        )
-    if not np.isfinite(W_std) or W_std <= 0:
-        raise ValueError(f"mlp_kernel: W_std must be positive and finite, got {W_std!r}.")
-    if not np.isfinite(b_std) or b_std < 0:
-        raise ValueError(f"mlp_kernel: b_std must be finite and not negative, got {b_std!r}.")
+    return _MLPKernel(
+        _checks.number("mlp_kernel", "W_std", W_std, exclusive=True),
+        _checks.number("mlp_kernel", "b_std", b_std),
+        _checks.count("mlp_kernel", "depth", depth, advice="It is the number of hidden layers."),
+        _checks.choice(
+            "mlp_kernel",
+            "activation",
+            activation,
+            ("relu", "erf"),
+            "Build others with neural-tangents and from_stax.",
+        ),
+    )
 
-    @jax.jit
-    def recursion(x1, x2):
-        scale = float(W_std) / math.sqrt(x1.shape[1])  # Python numbers keep float32 inputs float32
-        h1, h2 = (jnp.pad(x * scale, ((0, 0), (0, 1)), constant_values=b_std) for x in (x1, x2))
 
-        def kernel_of_rows(h1, h2):
-            return layers[activation](h1, h2, depth, float(W_std) ** 2, float(b_std) ** 2)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _MLPKernel:
+    W_std: Any
+    b_std: Any
+    depth: int = field(metadata={"static": True})
+    activation: str = field(metadata={"static": True})
 
-        return Kernels(*_by_rows(kernel_of_rows, h1, h2))
-
-    def kernel(x1, x2):
+    def __call__(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
         x1, x2 = _batches("mlp_kernel", x1, x2)
-        return recursion(x1.reshape(x1.shape[0], -1), x2.reshape(x2.shape[0], -1))
+        _require_squares("mlp_kernel", x1.dtype, W_std=self.W_std, b_std=self.b_std)
+        return _mlp_values(self, x1.reshape(x1.shape[0], -1), x2.reshape(x2.shape[0], -1))
 
-    return kernel
+
+@jax.jit
+def _mlp_values(kernel: _MLPKernel, x1: Array, x2: Array) -> Kernels:
+    W_std, b_std = (jnp.asarray(value, x1.dtype) for value in (kernel.W_std, kernel.b_std))
+    return Kernels(*mlp_values(kernel.activation, kernel.depth, x1, x2, W_std, b_std))
+
+
+def _require_squares(caller: str, dtype: Any, **deviations: Any) -> None:
+    info = jnp.finfo(dtype)
+    for name, value in deviations.items():
+        if not _checks.is_known(value):
+            continue
+        square = float(value) ** 2
+        if square > info.max or (name == "W_std" and square < info.tiny):  # a bias may vanish
+            raise ValueError(
+                f"{caller}: {name} = {value!r} has a square that {dtype} cannot hold. Scale the inputs "
+                'instead, or compute in float64: jax.config.update("jax_enable_x64", True).'
+            )
 
 
 def from_stax(kernel_fn: Callable) -> Callable[[ArrayLike, ArrayLike], Kernels]:
@@ -121,25 +138,44 @@ def from_stax(kernel_fn: Callable) -> Callable[[ArrayLike, ArrayLike], Kernels]:
     >>> from_stax(kernel_fn)(jnp.ones((2, 3)), jnp.ones((4, 3))).ntk.shape
     (2, 4)
     """
-    if not callable(kernel_fn):
+    if not callable(kernel_fn) or not _has_hash(kernel_fn):
         raise ValueError(
-            f"from_stax: kernel_fn must be callable, got {type(kernel_fn).__name__}. "
+            f"from_stax: kernel_fn must be a function, got {type(kernel_fn).__name__}. "
             "Give the third of the three functions that stax.serial(...) returns."
         )
+    return _StaxKernel(kernel_fn)
 
-    compiled = jax.jit(lambda x1, x2: tuple(kernel_fn(x1, x2, ("nngp", "ntk"))))
 
-    def kernel(x1, x2):
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _StaxKernel:
+    kernel_fn: Callable
+
+    def __call__(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
         x1, x2 = _batches("from_stax", x1, x2)
-        values = Kernels(*compiled(x1, x2))
-        if values.ntk.shape != (x1.shape[0], x2.shape[0]):
-            raise ValueError(
-                f"from_stax: the kernel has shape {values.ntk.shape}, expected {(x1.shape[0], x2.shape[0])}. "
-                "End the network with Flatten or GlobalAvgPool and a Dense layer."
-            )
+        values = _as_kernels("from_stax", _stax_values(self, x1, x2), (x1.shape[0], x2.shape[0]))
+        if _checks.is_known(values):
+            _require_trustworthy(values)
         return values
 
-    return kernel
+
+@jax.jit
+def _stax_values(kernel: _StaxKernel, x1: Array, x2: Array) -> Kernels:
+    return Kernels(*kernel.kernel_fn(x1, x2, ("nngp", "ntk")))
+
+
+def _require_trustworthy(values: Kernels) -> None:
+    """Raises where neural-tangents' products of two kernel values must have left the range of the floats."""
+    info = jnp.finfo(values.nngp.dtype)
+    finite, largest = _checks.look(
+        lambda: jnp.stack([jnp.isfinite(jnp.stack(values)).all(), jnp.abs(values.nngp).max()])
+    )
+    if not finite or largest > info.max**0.5 or 0 < largest < info.tiny**0.5:
+        raise ValueError(
+            f"from_stax: the kernel's values reach {largest:.1e}. neural-tangents multiplies them in pairs, "
+            f"and {info.dtype} cannot hold these products, so the values are wrong. Scale the inputs or "
+            'W_std, or compute in float64: jax.config.update("jax_enable_x64", True).'
+        )
 
 
 def empirical_ntk(apply: Callable, params, x1: ArrayLike, x2: ArrayLike, max_bytes: int = 2**28) -> Array:
@@ -172,148 +208,72 @@ def empirical_ntk(apply: Callable, params, x1: ArrayLike, x2: ArrayLike, max_byt
            [1.]], dtype=float32)
     """
     x1, x2 = _batches("empirical_ntk", x1, x2)
-    if max_bytes <= 0:
-        raise ValueError(f"empirical_ntk: max_bytes must be positive, got {max_bytes!r}.")
+    max_bytes = _checks.number("empirical_ntk", "max_bytes", max_bytes, exclusive=True)
+    params = jax.tree.map(lambda leaf: _checks.real("empirical_ntk", "params", leaf), params)
+    apply = apply if _has_hash(apply) else partial(apply)  # compiled for each call then
     output = jax.eval_shape(apply, params, x1)
-    if len(output.shape) not in (1, 2) or output.shape[0] != x1.shape[0]:
+    if not hasattr(output, "shape") or len(output.shape) not in (1, 2) or output.shape[0] != x1.shape[0]:
         raise ValueError(
             f"empirical_ntk: apply must return shape (n,) or (n, outputs) for n = {x1.shape[0]} inputs, "
-            f"got {output.shape}."
+            f"got {getattr(output, 'shape', type(output).__name__)}."
         )
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     size *= output.shape[1] if len(output.shape) == 2 else 1
     block = max(1, int(max_bytes // max(size, 1)))
-
-    @jax.jit
-    def contract(params, a, b):
-        jacobian = jax.vmap(lambda x: jax.jacobian(lambda p: apply(p, x[None])[0])(params))
-        terms = jax.tree.map(_contract_leaf, jacobian(a), jacobian(b), params)
-        return sum(jax.tree.leaves(terms))
-
-    def _contract_leaf(j1, j2, leaf):
-        j1, j2 = (j.reshape(*j.shape[: j.ndim - leaf.ndim], -1) for j in (j1, j2))
-        return j1 @ j2.T if j1.ndim == 2 else jnp.einsum("nap,mbp->nmab", j1, j2)
-
     rows = [
-        jnp.concatenate([contract(params, a, b) for b in _blocks(x2, block)], axis=1)
+        jnp.concatenate([_contract(apply, params, a, b) for b in _blocks(x2, block)], axis=1)
         for a in _blocks(x1, block)
     ]
     return jnp.concatenate(rows)
 
 
+@partial(jax.jit, static_argnames="apply")
+def _contract(apply: Callable, params: Any, a: Array, b: Array) -> Array:
+    jacobian = jax.vmap(lambda x: jax.jacobian(lambda p: apply(p, x[None])[0])(params))
+
+    def one_leaf(j1: Array, j2: Array, leaf: Array) -> Array:
+        j1, j2 = (j.reshape(*j.shape[: j.ndim - leaf.ndim], -1) for j in (j1, j2))
+        return j1 @ j2.T if j1.ndim == 2 else jnp.einsum("nap,mbp->nmab", j1, j2)
+
+    return sum(jax.tree.leaves(jax.tree.map(one_leaf, jacobian(a), jacobian(b), params)))
+
+
 def _batches(caller: str, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:
-    x1, x2 = jnp.asarray(x1), jnp.asarray(x2)
-    for name, x in (("x1", x1), ("x2", x2)):
-        if x.ndim < 2 or x.size == 0:
-            raise ValueError(
-                f"{caller}: {name} must be a batch of shape (n, *features) with n ≥ 1, got shape {x.shape}. "
-                "For one example add a leading axis: x[None]."
-            )
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(
-                f"{caller}: {name} must hold floating-point numbers, got dtype {x.dtype}. "
-                "Use x.astype(float)."
-            )
-        if not isinstance(x, jax.core.Tracer):
-            with jax.ensure_compile_time_eval():  # a known batch may be used inside of a trace
-                finite = bool(jnp.isfinite(x).all())
-            if not finite:
-                raise ValueError(f"{caller}: {name} has entries that are not finite. Remove them first.")
+    x1, x2 = _checks.batch(caller, "x1", x1), _checks.batch(caller, "x2", x2)
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(
             f"{caller}: x1 and x2 must have the same features, got shapes {x1.shape} and {x2.shape}."
         )
-    return x1, x2
+    dtype = np.promote_types(x1.dtype, x2.dtype)
+    return x1.astype(dtype), x2.astype(dtype)
+
+
+def _as_kernels(caller: str, value: Any, shape: tuple[int, int]) -> Kernels:
+    """What a kernel function returned, if it has .nngp and .ntk of the shape (n1, n2) of its batches."""
+    if not hasattr(value, "nngp") or not hasattr(value, "ntk"):
+        raise ValueError(
+            f"{caller}: the kernel must return nteq.kernels.Kernels(nngp, ntk), "
+            f"got a {type(value).__name__}. Wrap what it computes in Kernels; from_stax wraps a kernel_fn of "
+            "neural-tangents."
+        )
+    for name in Kernels._fields:
+        found = np.shape(getattr(value, name))
+        if found != tuple(shape):
+            raise ValueError(
+                f"{caller}: the kernel's {name} has shape {found}, expected {tuple(shape)}: one number for "
+                "each pair of examples. Of a neural-tangents network, end it with Flatten or GlobalAvgPool "
+                "and a Dense layer."
+            )
+    return Kernels(jnp.asarray(value.nngp), jnp.asarray(value.ntk))
+
+
+def _has_hash(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _blocks(x: Array, size: int) -> list[Array]:
     return [x[start : start + size] for start in range(0, x.shape[0], size)]
-
-
-def _by_rows(kernel_of_rows: Callable, h1: Array, h2: Array) -> tuple[Array, Array]:
-    """kernel_of_rows(h1, h2) for a few rows of h1 at a time: its temporaries stay small and in the cache."""
-    n1, n2 = h1.shape[0], h2.shape[0]
-    step = min(n1, max(1, _ENTRIES // n2))
-    if step == n1:
-        return kernel_of_rows(h1, h2)
-
-    def some_rows(i, whole):
-        # both slices move back at the end of the batch, so its last rows may be computed twice
-        part = kernel_of_rows(jax.lax.dynamic_slice_in_dim(h1, i * step, step), h2)
-        return tuple(
-            jax.lax.dynamic_update_slice_in_dim(w, p, i * step, 0) for w, p in zip(whole, part, strict=True)
-        )
-
-    return jax.lax.fori_loop(0, -(-n1 // step), some_rows, (jnp.zeros((n1, n2), h1.dtype),) * 2)
-
-
-def _relu_layers(h1, h2, depth, w2, b2):
-    tiny = jnp.finfo(h1.dtype).tiny
-    a, b = jnp.linalg.norm(h1, axis=1)[:, None], jnp.linalg.norm(h2, axis=1)[None]
-    u, v = h1 / jnp.maximum(a, tiny), h2 / jnp.maximum(b.T, tiny)
-    cosine = u @ v.T
-
-    def layer(ntk, a, b, less, more):  # less = 1 − cos θ, more = 1 + cos θ
-        # atan2 of the roots costs a quarter more; with more = 0 this is arctan(inf), which is right
-        angle, sine = 2 * jnp.arctan(jnp.sqrt(less / more)), jnp.sqrt(less * more)
-        # 1 − κ₁(θ), κ₁ = (sin θ + (π − θ) cos θ)/π, arranged so that nothing cancels near θ = 0
-        defect = less - (sine - angle * (1 - less)) / jnp.pi
-        derivative = (jnp.pi - angle) / (2 * jnp.pi)
-        p, q = a * (w2 / 2) ** 0.5, b * (w2 / 2) ** 0.5
-        ntk = p * q * (1 - defect) + b2 + w2 * derivative * ntk
-        a, b = jnp.sqrt(p**2 + b2), jnp.sqrt(q**2 + b2)
-        # ab − nngp without cancellation: ab − (pq + b2) = b2 (p − q)²/(ab + pq + b2) by Lagrange's identity
-        gap = p * q * defect + b2 * (p - q) ** 2 / jnp.maximum(a * b + p * q + b2, tiny)
-        return ntk, a, b, jnp.clip(gap / jnp.maximum(a * b, tiny), 0, 1)  # no cosine is negative now
-
-    def layers(distance):
-        less = jnp.where(cosine >= 0, distance, 2 - distance)
-        more = jnp.where(cosine >= 0, 2 - distance, distance)
-        state = layer(a * b * cosine, a, b, less, more)
-        if depth > 1:  # a loop without iterations would still copy its state
-            state = jax.lax.fori_loop(1, depth, lambda _, state: layer(*state, 2 - state[-1]), state)
-        ntk, a_out, b_out, less = state
-        return a_out * b_out * (1 - less), ntk
-
-    # Where the cosine is near ±1 the difference 1 − |cos θ| cancels, and the angle would lose half its
-    # digits. There |u ∓ v|²/2 takes its place, which costs a vector for each pair, so only for pairs that
-    # need it: one or two in a row as a rule, the point itself and a copy of it.
-    few = 2
-    near = (jnp.abs(cosine) > 0.99).sum(axis=1).max()
-
-    def between(a, b):
-        return jnp.minimum(jnp.sum((a - b) ** 2, axis=1), jnp.sum((a + b) ** 2, axis=1)) / 2
-
-    def nearest_pairs():
-        distance, left, rows = 1 - jnp.abs(cosine), jnp.abs(cosine), jnp.arange(cosine.shape[0])
-        for _ in range(few):
-            nearest = jnp.argmax(left, axis=1)
-            distance = distance.at[rows, nearest].set(between(u, v[nearest]))
-            left = left.at[rows, nearest].set(-1)
-        return distance
-
-    def every_pair():
-        # row by row; without the barrier XLA forms the differences of all rows at once
-        return jax.lax.map(lambda w: between(jax.lax.optimization_barrier(w), v), u)
-
-    return jax.lax.cond(
-        near == 0,
-        lambda: layers(1 - jnp.abs(cosine)),
-        lambda: layers(jax.lax.cond(near <= few, nearest_pairs, every_pair)),
-    )
-
-
-def _erf_layers(h1, h2, depth, w2, b2):
-    def layer(_, state):
-        nngp, ntk, a, b = state
-        # (1 + 2a)(1 + 2b) − 4 nngp², as a sum of terms that are not negative
-        minor = jnp.sqrt(1 + 2 * a + 2 * b + 4 * jnp.maximum(a * b - nngp**2, 0))
-        arcsine = jnp.arctan2(2 * nngp, minor)
-        nngp = w2 * 2 / jnp.pi * arcsine + b2
-        ntk = nngp + w2 * 4 / jnp.pi / minor * ntk
-        a, b = (w2 * 2 / jnp.pi * jnp.arctan2(2 * s, jnp.sqrt(1 + 4 * s)) + b2 for s in (a, b))
-        return nngp, ntk, a, b
-
-    a, b = jnp.sum(h1**2, axis=1)[:, None], jnp.sum(h2**2, axis=1)[None]
-    nngp = h1 @ h2.T
-    return jax.lax.fori_loop(0, depth, layer, (nngp, nngp, a, b))[:2]
