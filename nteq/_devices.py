@@ -31,19 +31,21 @@ def on_devices(
     sharding = NamedSharding(Mesh(np.array(devices), ("members",)), PartitionSpec("members"))
     shards = {device: index[0] for device, index in sharding.addressable_devices_indices_map((size,)).items()}
     program, network = training.program, training.program.network
-    data = (key, training.x, training.y, _program.in_batches(x_test, predict_batch_size))
+    data = (key, training.x, training.y, training.rate, _program.in_batches(x_test, predict_batch_size))
     data = {device: jax.device_put(data, device) for device in shards}
 
     def on_device(device: jax.Device, chosen: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        key, x, y, test = data[device]
+        key, *given, test = data[device]
         keys = _program.member_keys(key, jax.device_put(chosen, device))
-        params = _program.draw(network, x.shape[1:], x.dtype, keys[:, 0])
-        state, done = _program.start(program, params, len(x)), 0
+        params = _program.draw(network, training.x.shape[1:], training.x.dtype, keys[:, 0])
+        state, done = _program.start(program, params, len(training.x)), 0
         diverged, answers = [], []
         for snapshot in snapshots:
             if snapshot > done:
                 length = snapshot - done
-                params, state, when = _program.advance(program, keys[:, 1], params, state, done, length, x, y)
+                params, state, when = _program.advance(
+                    program, keys[:, 1], params, state, done, length, *given
+                )
                 diverged.append(when)
             answers.append(_program.predict(network, params, test))
             done = snapshot

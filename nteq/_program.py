@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,17 +38,13 @@ def cross_entropy(f: Array, y: Array) -> Array:
 LOSSES: dict[str, tuple[Loss, int]] = {"squared": (squared, 1), "cross-entropy": (cross_entropy, 2)}
 
 
-# plain descent as one object for each rate: optax's transformations compare by identity
-descent = cache(optax.sgd)
-
-
 @dataclass(frozen=True)
 class Program:
     """What a member does in each step; everything that is compiled into it, and nothing else."""
 
     network: Network
     loss: Loss
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformation | None  # None: plain descent, at a rate that is not compiled in
     batch_size: int | None
     augment: Augment | None
 
@@ -57,14 +53,27 @@ class Program:
 
     def start(self, params: Any, examples: int) -> tuple[Any, Array]:
         """What goes along with the parameters from step to step."""
-        return self.optimizer.init(params), jnp.arange(examples if self.batch_size else 0)
+        state = None if self.optimizer is None else self.optimizer.init(params)
+        return state, jnp.arange(examples if self.batch_size else 0)
 
     def advance(
-        self, key: Array, params: Any, state: Any, first: ArrayLike, count: ArrayLike, x: Array, y: Array
+        self,
+        key: Array,
+        params: Any,
+        state: Any,
+        first: ArrayLike,
+        count: ArrayLike,
+        x: Array,
+        y: Array,
+        rate: Array,
     ) -> tuple[Any, Any, Array]:
         """Parameters and state after some steps more, and the step at which the loss was not finite."""
         size = self.batch_size or len(x)
-        update = optax.with_extra_args_support(self.optimizer).update
+        plain = optax.GradientTransformation(
+            lambda _: None,
+            lambda gradient, *_: (jax.tree.map(lambda g: -rate.astype(g.dtype) * g, gradient), None),
+        )
+        update = optax.with_extra_args_support(self.optimizer or plain).update
 
         def step(number: Array, carry: tuple[Any, Any, Array]) -> tuple[Any, Any, Array]:
             params, (state, order), diverged = carry
@@ -126,10 +135,10 @@ def advance(
     count: ArrayLike,
     x: Array,
     y: Array,
+    rate: Array,
 ) -> tuple[Any, Any, Array]:
-    return jax.vmap(program.advance, (0, 0, 0, None, None, None, None))(
-        keys, params, state, first, count, x, y
-    )
+    in_axes = (0, 0, 0, None, None, None, None, None)
+    return jax.vmap(program.advance, in_axes)(keys, params, state, first, count, x, y, rate)
 
 
 @partial(jax.jit, static_argnames="network")

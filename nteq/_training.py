@@ -53,8 +53,12 @@ class Training:
     y: Array
     steps: int
     loss: str
-    learning_rate: float | None  # None if the optimizer knows
+    learning_rate: float | Array | None  # None if the optimizer knows
     platform: str
+
+    @property
+    def rate(self) -> Array:
+        return jnp.asarray(0 if self.learning_rate is None else self.learning_rate, self.x.dtype)
 
     @property
     def batch_size(self) -> int:
@@ -91,7 +95,7 @@ class Training:
         drawn = _program.draw.lower(network, self.x.shape[1:], self.x.dtype, keys)
         params = drawn.out_info
         state = jax.eval_shape(partial(_program.start, program, examples=len(self.x)), params)
-        trained = _program.advance.lower(program, keys, params, state, 0, 1, self.x, self.y)
+        trained = _program.advance.lower(program, keys, params, state, 0, 1, self.x, self.y, self.rate)
         asked = _program.predict.lower(network, params, _program.in_batches(x_test, batch))
         compiled = "".join(lowered.as_text() for lowered in (drawn, trained, asked))
         known = self.learning_rate is not None
@@ -119,7 +123,7 @@ def prepare(
     x: ArrayLike,
     y: ArrayLike,
     steps: int,
-    learning_rate: float | None,
+    learning_rate: float | Array | None,
     loss: str | Loss,
     optimizer: optax.GradientTransformation | None,
     batch_size: int | None,
@@ -140,7 +144,6 @@ def prepare(
         batch_size = _checks.count(caller, "batch_size", batch_size, most=len(x), advice=advice)
     if optimizer is None:
         learning_rate = _rate(caller, network, x, loss, learning_rate)
-        optimizer = _program.descent(learning_rate)
     elif learning_rate is not None:
         raise ValueError(f"{caller}: give a learning_rate or an optimizer, not both.")
     elif not isinstance(optimizer, optax.GradientTransformation):
@@ -154,13 +157,13 @@ def prepare(
     return Training(caller, program, x, y, steps, _described(loss), learning_rate, platform)
 
 
-def _rate(caller: str, network: Network, x: Array, loss: str | Loss, learning_rate: float | None) -> float:
+def _rate(
+    caller: str, network: Network, x: Array, loss: str | Loss, learning_rate: float | Array | None
+) -> float | Array:
     """The learning rate that was asked for, or a tenth of the largest; the same whatever the user's key."""
     if learning_rate is not None:
-        if not _checks.is_known(learning_rate):
-            raise ValueError(f"{caller}: learning_rate must be known outside of jit, got {learning_rate!r}.")
         learning_rate = _checks.number(caller, "learning_rate", learning_rate, exclusive=True)
-    if callable(loss) or not _checks.is_known(x):
+    if callable(loss) or not _checks.is_known(x, learning_rate):
         if learning_rate is None:
             unknown = "a loss that is a function" if callable(loss) else "traced inputs"
             raise ValueError(

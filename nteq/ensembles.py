@@ -74,7 +74,7 @@ def train(
     y: ArrayLike,
     steps: int,
     *,
-    learning_rate: float | None = None,
+    learning_rate: float | Array | None = None,
     loss: str | Loss = "squared",
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
@@ -133,7 +133,7 @@ def train(
         key = jax.random.key(0)  # decides nothing
     options = (learning_rate, loss, optimizer, batch_size, augment)
     training = _training.prepare("train", network, x, y, steps, *options, dtype, platform)
-    program, data = training.program, (training.x, training.y)
+    program, data = training.program, (training.x, training.y, training.rate)
     done = []
     for start in range(0, members, training.block):
         chosen = np.minimum(np.arange(start, start + training.block), members - 1)
@@ -182,7 +182,7 @@ def run(
     x_test: ArrayLike,
     steps: int,
     *,
-    learning_rate: float | None = None,
+    learning_rate: float | Array | None = None,
     loss: str | Loss = "squared",
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
