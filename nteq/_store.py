@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-PROGRAM = "program"  # of all that a configuration says, what differs whenever something else does
+# of all that a configuration says, what differs whenever something else of this does
+PROGRAM = "program (network, loss, optimizer, augmentation)"
 
 
 class Store:
@@ -28,8 +29,8 @@ class Store:
         before = None
         if path.exists() or list(self.folder.glob("members-*.npz")):
             try:
-                before = json.loads(path.read_text())
-            except (ValueError, FileNotFoundError) as error:
+                before = dict(json.loads(path.read_text()))
+            except (ValueError, TypeError, FileNotFoundError) as error:
                 raise ValueError(
                     f"run: {path} is damaged or missing, so nothing says what made the chunks beside it. "
                     "Choose another folder."

@@ -91,7 +91,7 @@ class Training:
     def configuration(self, key: Array, x_test: Array, snapshots: list[int], batch: int) -> dict[str, str]:
         """What decides the predictions of a member, each by name, for comparison and reading."""
         program, network = self.program, self.program.network
-        keys = jax.eval_shape(_program.member_keys, key, jax.ShapeDtypeStruct((1,), np.int32))[:, 0]
+        keys = jax.eval_shape(lambda: _program.member_keys(key, jnp.zeros(1, int))[:, 0])
         drawn = _program.draw.lower(network, self.x.shape[1:], self.x.dtype, keys)
         params = drawn.out_info
         state = jax.eval_shape(partial(_program.start, program, examples=len(self.x)), params)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from nteq import ensembles
+from nteq import _training, ensembles
 from nteq.actions import on_images, on_lattices, on_vectors
 from nteq.ensembles import augment_by, init, largest_step, predict, run, train
 from nteq.gradient_flow import GradientFlow
@@ -52,7 +52,7 @@ log_loss = lambda f, y: -jnp.take_along_axis(jax.nn.log_softmax(f), y[:, None], 
 @pytest.fixture
 def single(monkeypatch):
     """Blocks of a single member, so that there are many chunks."""
-    monkeypatch.setattr(ensembles, "_CACHE", (1, 1))
+    monkeypatch.setattr(_training, "CACHE", (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_largest_step_is_where_the_fastest_mode_arrives_at_once(loss):
 
 
 def test_too_large_a_step_warns_and_then_names_the_member_that_diverged():
-    step = largest_step(network, key, x)
+    step = largest_step(network, jax.random.key(0), x)  # what train and run ask, whatever their key
     with pytest.warns(UserWarning, match=r"does not follow gradient flow.*largest_step"):
         run(network, key, 2, x, y, far, 3, learning_rate=1.5 * step, **quiet)
     with warnings.catch_warnings():
@@ -236,18 +236,18 @@ def test_a_run_is_stored_resumed_and_extended_without_changing_a_bit(tmp_path, s
 def test_resuming_trains_nothing_twice(tmp_path, single, monkeypatch):
     stored(tmp_path, members=5)
     computed = []
-    original = ensembles._on_devices
+    original = ensembles.on_devices
     counted = lambda *args: (lambda f: lambda indices: computed.extend(indices) or f(indices))(
         original(*args)
     )
-    monkeypatch.setattr(ensembles, "_on_devices", counted)
+    monkeypatch.setattr(ensembles, "on_devices", counted)
     stored(tmp_path, members=7, resume=True)
     assert computed == [5, 6]
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, FloatingPointError])
 def test_what_is_finished_is_stored_when_the_run_ends_early(tmp_path, single, monkeypatch, reason):
-    original = ensembles._on_devices
+    original = ensembles.on_devices
 
     def ends_early(*arguments):
         compute = original(*arguments)
@@ -260,7 +260,7 @@ def test_what_is_finished_is_stored_when_the_run_ends_early(tmp_path, single, mo
         return some
 
     with monkeypatch.context() as patch:
-        patch.setattr(ensembles, "_on_devices", ends_early)
+        patch.setattr(ensembles, "on_devices", ends_early)
         with pytest.raises(reason):
             stored(tmp_path, save_every=1e6)
     (chunk,) = tmp_path.glob("members-*.npz")
@@ -276,7 +276,9 @@ def test_a_folder_in_use_or_of_another_configuration_is_refused(tmp_path):
         ValueError, match=r"another configuration.*\n  learning_rate: 0\.05 there, 0\.04 now$"
     ):
         stored(tmp_path, resume=True, learning_rate=0.04)
-    with pytest.raises(ValueError, match=r"  training step \(optimizer, augmentation\): \w+ there, \w+ now$"):
+    with pytest.raises(
+        ValueError, match=r"  program \(network, loss, optimizer, augmentation\): \w+ there, \w+ now$"
+    ):
         stored(tmp_path, resume=True, augment=augment_by(on_lattices(cyclic(4))))
     with pytest.raises(ValueError, match=r"  snapshots: \[5\] there, \[2, 5\] now$"):
         stored(tmp_path, resume=True, snapshots=[2, 5])
@@ -342,7 +344,7 @@ if "process" in settings:
 import jax.numpy as jnp
 import numpy as np
 import optax
-from nteq import ensembles
+from nteq import _training, ensembles
 from nteq.actions import on_images
 from nteq.groups import cyclic
 from nteq.networks import cnn
@@ -402,12 +404,15 @@ classifier = mlp(4, outputs=3)
         (lambda: run(network, key, 1, x, y.at[0].set(jnp.nan), far, 5), r"y has entries that are not finite"),
         (lambda: run(network, key, 1, x.at[0].set(jnp.nan), y, far, 5), r"x has entries that are not finite"),
         (lambda: run(network, key, 1, x, y, far[:, :2], 5), r"x_test must have features \(3, 3\)"),
-        (lambda: run(network, key, 1, x, y, far[:0], 5), r"x_test must have shape"),
+        (lambda: run(network, key, 1, x, y, far[:0], 5), r"x_test must be a batch of shape"),
         (lambda: run(network, key, 1, x, y, far, 5, snapshots=[3, 3]), r"snapshots must increase"),
         (lambda: run(network, key, 1, x, y, far, 5, snapshots=[6]), r"snapshots must increase.*at most 5"),
         (lambda: run(network, key, 1, x, y, far, 5, snapshots=[]), r"snapshots must increase"),
         (lambda: run(network, key, 1, x, y, far, 5, learning_rate=-1.0), r"learning_rate must be positive"),
-        (lambda: run(network, key, 1, x, y, far, 5, batch_size=13), r"at most the number of examples 12"),
+        (
+            lambda: run(network, key, 1, x, y, far, 5, batch_size=13),
+            r"batch_size must be at most 12, got 13\. That is the number of ex",
+        ),
         (lambda: run(network, key, 1, x, y, far, 5, batch_size=0), r"batch_size must be an integer"),
         (
             lambda: run(network, key, 1, x, y, far, 5, loss="mse"),
@@ -432,7 +437,7 @@ classifier = mlp(4, outputs=3)
             r"filters of 3 × 3 got 2 × 2 pixels",
         ),
         (lambda: train(network, params, x, y, 5, batch_size=4), r"need a random key"),
-        (lambda: predict(network, params, x[:0]), r"x must have shape"),
+        (lambda: predict(network, params, x[:0]), r"x must be a batch of shape"),
         (lambda: predict(network, params, x, batch_size=0), r"batch_size must be an integer"),
         (lambda: largest_step(network, key, x, "hinge"), r"loss must be"),
     ],
