@@ -8,6 +8,7 @@ size the network and the data determine, so chunks, interruptions and the number
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,7 +133,10 @@ def train(
             )
         key = jax.random.key(0)  # decides nothing
     options = (learning_rate, loss, optimizer, batch_size, augment)
-    training = _training.prepare("train", network, x, y, steps, *options, dtype, platform)
+    # inside of a trace, known data stay known: the default learning rate is found from them
+    known = _checks.is_known(x, y, learning_rate)
+    with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+        training = _training.prepare("train", network, x, y, steps, *options, dtype, platform)
     program, data = training.program, (training.x, training.y, training.rate)
     done = []
     for start in range(0, members, training.block):
@@ -332,9 +336,12 @@ def largest_step(network: Network, key: ArrayLike, x: ArrayLike, loss: str = "sq
     _training.check_network("largest_step", network)
     advice = "For a loss of your own, choose a learning_rate or an optimizer." if callable(loss) else ""
     _checks.choice("largest_step", "loss", loss, tuple(_program.LOSSES), advice)
-    x = _training.inputs("largest_step", "x", x, jnp.result_type(float))
-    key = _training.typed_key("largest_step", key)
-    step = _training.overshoots_above("largest_step", network, key, x, loss)
+    if not _checks.is_known(key, x):
+        raise ValueError("largest_step: key and x must be known, not traced, since the answer is a number.")
+    with jax.ensure_compile_time_eval():
+        x = _training.inputs("largest_step", "x", x, jnp.result_type(float))
+        key = _training.typed_key("largest_step", key)
+        step = _training.overshoots_above("largest_step", network, key, x, loss)
     if not np.isfinite(step):
         raise ValueError(
             "largest_step: at these x the gradient of every output is zero, so that any step will do. Are "

@@ -682,6 +682,9 @@ def test_known_data_may_be_used_inside_of_a_trace_and_learning_rates_may_be_mapp
     expected = predict(network, train(network, params, x, y, 3, learning_rate=0.05), far)
     traced = jax.jit(lambda p: predict(network, train(network, p, x, y, 3, learning_rate=0.05), far))(params)
     np.testing.assert_allclose(traced, expected, rtol=1e-10)
+    single = x.astype(jnp.float32)
+    default = jax.jit(lambda p: train(network, p, single, y, 3))(params)[0][0]
+    np.testing.assert_allclose(default, train(network, params, single, y, 3)[0][0], rtol=1e-10)
     assert jax.jit(lambda w: w * largest_step(network, key, x))(1.0) == largest_step(network, key, x)
     of_rate = lambda rate: predict(network, train(network, params, x, y, 3, learning_rate=rate), far)
     np.testing.assert_allclose(jax.vmap(of_rate)(jnp.array([0.01, 0.05]))[1], expected, rtol=1e-10)
@@ -763,6 +766,7 @@ classifier = mlp(4, outputs=3)
         (lambda: predict(network, params, x, batch_size=0), r"batch_size must be an integer"),
         (lambda: largest_step(network, key, x, "hinge"), r"loss must be"),
         (lambda: largest_step(network, key, x, squared), r"loss must be .* choose a learning_rate or an opt"),
+        (lambda: jax.jit(lambda x: largest_step(mlp(4), key, x))(x), r"must be known, not traced"),
         (lambda: largest_step(mlp(4), key, 0 * x), r"the gradient of every output is zero"),
         (lambda: largest_step(mlp(4), key, 1e200 * x), r"tangent kernel is not finite\. Scale it down"),
         (lambda: train(mlp(4), init(mlp(4), key, 1, (3, 3)), 0 * x, y, 2), r"zero\. Give a learning_rate"),
