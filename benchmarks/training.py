@@ -24,6 +24,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks.bench import _resident
 from nteq import ensembles
+from nteq._devices import on_devices
+from nteq._training import prepare
 from nteq.ising import energy, metropolis
 from nteq.networks import mlp
 
@@ -53,10 +55,9 @@ def operations(width):
 def ours(width, x, y):
     """A function that trains a block of networks on every core, and how many that is."""
     key, steps = jax.random.key(0), STEPS[width]
-    training = ensembles._Training(
-        "bench", network(width), key, x, y, steps, None, "squared", optax.sgd(RATE), None, None, x.dtype
-    )
-    compute = ensembles._on_devices(training, jax.devices(), key, x[:1], [steps])
+    options = (None, "squared", optax.sgd(RATE), None, None, x.dtype, jax.default_backend())
+    training = prepare("bench", network(width), x, y, steps, *options)
+    compute = on_devices(training, jax.devices(), key, x[:1], [steps], len(x))
     members = np.arange(training.block * len(jax.devices()), dtype=np.int32)
     return lambda: compute(members), len(members)
 

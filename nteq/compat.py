@@ -10,6 +10,7 @@ whose contracts with JAX and SciPy changed.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import types
 
@@ -39,6 +40,18 @@ def _check_jax() -> None:
         raise ImportError(
             "neural_tangents was imported before nteq.compat, which has to prepare JAX for it. "
             "Restart and write `from nteq.compat import neural_tangents as nt` instead."
+        )
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("neural_tangents", "frozendict") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"nteq.compat needs neural-tangents, and {' and '.join(missing)} is not installed. It computes "
+            "the kernels of cnn and gcnn, and those of the standard parameterisation. Install it by\n"
+            "    pip install --no-deps neural-tangents==0.6.5 frozendict\n"
+            "which leaves out the 2 GB of TensorFlow that pip install 'nteq[stax]' brings along and nothing "
+            "here uses."
         )
 
 
@@ -87,6 +100,7 @@ def _leave_out_tensorflow() -> None:
 
 
 _check_jax()
+_check_installed()  # before anything is changed
 _leave_out_tensorflow()
 _restore_names()
 

@@ -9,15 +9,9 @@ size the network and the data determine, so chunks, interruptions and the number
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
-import json
-import os
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +20,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from tqdm.auto import tqdm
 
+from nteq import _checks, _program, _training
+from nteq._devices import on_devices
+from nteq._program import Augment, Loss
+from nteq._store import Store, wait_for_all
+from nteq.actions import Action
 from nteq.networks import Network
 
 __all__ = ["augment_by", "init", "largest_step", "predict", "run", "train"]
 
-_CACHE = 2**20, 8  # bytes that a block of members works on, and how many it may be: a processor's cache,
-_DEVICE = 2**30, 1024  # or elsewhere a part of the device's memory
 
-_PROGRAM = "training step (optimizer, augmentation)"
-
-_NEVER = np.iinfo(np.int32).max  # the step at which a member diverges that does not
-
-
-def init(network: Network, key: Array, members: int | Sequence[int], shape: Sequence[int], dtype=None) -> Any:
+def init(
+    network: Network,
+    key: ArrayLike,
+    members: int | Sequence[int],
+    shape: Sequence[int],
+    dtype: DTypeLike | None = None,
+) -> Any:
     """Initial parameters of an ensemble, with a leading member axis.
 
     Args:
@@ -57,15 +53,19 @@ def init(network: Network, key: Array, members: int | Sequence[int], shape: Sequ
         Parameters as `network.init` makes them, with a leading axis over members.
 
     Raises:
-        ValueError: no members or negative ones; a shape that the network does not take.
+        ValueError: no members or negative ones; a shape that the network does not take; not one random key.
 
     >>> from nteq.networks import mlp
     >>> params = init(mlp(width=8), jax.random.key(0), 5, (6, 6))
     >>> params[0][0].shape
     (5, 36, 8)
     """
-    indices = _indices("init", members)
-    return _draw(network, tuple(shape), dtype, indices, jax.random.key_data(key))
+    _training.check_network("init", network)
+    if np.ndim(shape) != 1:
+        raise ValueError(f"init: shape must be that of one input, such as (28, 28, 1), got {shape!r}.")
+    lengths = tuple(_checks.count("init", "shape", length) for length in shape)
+    keys = _program.member_keys(_training.typed_key("init", key), _indices(members))
+    return _program.draw(network, lengths, dtype, keys[:, 0])
 
 
 def train(
@@ -75,12 +75,12 @@ def train(
     y: ArrayLike,
     steps: int,
     *,
-    learning_rate: float | None = None,
-    loss: str = "squared",
+    learning_rate: float | Array | None = None,
+    loss: str | Loss = "squared",
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
-    augment: Callable | None = None,
-    key: Array | None = None,
+    augment: Augment | None = None,
+    key: ArrayLike | None = None,
 ) -> Any:
     r"""Trains every member on its own by gradient descent.
 
@@ -92,12 +92,16 @@ def train(
         params: their parameters from `init`, with a leading member axis.
         x: training inputs, shape (N, *features).
         y: labels: shape (N,) or (N, outputs) for "squared", classes 0, 1, … of shape (N,) for
-            "cross-entropy".
+            "cross-entropy", any shape (N, ...) for a loss of your own.
         steps: how many steps to take, at least 1.
         learning_rate: η of plain gradient descent; if neither it nor an optimizer is given, a tenth of
-            `largest_step`, rounded to two digits.
-        loss: "squared", or "cross-entropy" with softmax, averaged over the batch.
-        optimizer: an optax gradient transformation instead, such as `optax.adam(1e-3)`.
+            `largest_step(network, jax.random.key(0), x)` of the first 1024 inputs, rounded to two digits,
+            whatever the key of this training.
+        loss: "squared", or "cross-entropy" with softmax, averaged over the batch; or a function of
+            predictions, shape (n,) or (n, outputs), and labels to a number, which JAX can differentiate.
+        optimizer: an optax gradient transformation instead, such as `optax.adam(1e-3)`. Those that search
+            along a line or look at the loss, `optax.lbfgs()` for one, are told it. Keep it in a variable:
+            each call of `optax.adam` makes one that is compiled for anew, as each lambda is.
         batch_size: examples in a step, from one epoch's shuffle after another, each member's own; what is
             left of an epoch is skipped. All examples if None.
         augment: `augment(key, x, y)` -> (x, y) on every batch, such as `augment_by(action)`.
@@ -107,8 +111,8 @@ def train(
         The trained parameters.
 
     Raises:
-        ValueError: shapes that do not fit, labels or numbers out of range, an unknown loss, or both a
-            learning_rate and an optimizer.
+        ValueError: shapes that do not fit, labels or numbers out of range, an unknown loss, both a
+            learning_rate and an optimizer, or neither with a loss of your own.
         FloatingPointError: the loss of a member is no longer finite; says which member and which step.
 
     Warns:
@@ -121,8 +125,7 @@ def train(
     >>> bool(jnp.abs(predict(network, trained, x) - y).max() < 0.01)
     True
     """
-    leaves = jax.tree.leaves(params)
-    members, dtype = leaves[0].shape[0], leaves[0].dtype
+    members, dtype, platform = _training.described_params("train", params)
     if key is None:
         if batch_size is not None or augment is not None:
             raise ValueError(
@@ -130,16 +133,20 @@ def train(
             )
         key = jax.random.key(0)  # decides nothing
     options = (learning_rate, loss, optimizer, batch_size, augment)
-    training = _Training("train", network, key, x, y, steps, *options, dtype)
-    advance = jax.jit(jax.vmap(training.advance, (0, 0, 0, None, None, None, None, None)))
+    # inside of a trace, known data stay known: the default learning rate is found from them
+    known = _checks.is_known(x, y, learning_rate)
+    with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+        training = _training.prepare("train", network, x, y, steps, *options, dtype, platform)
+    program, data = training.program, (training.x, training.y, training.rate)
     done = []
     for start in range(0, members, training.block):
         chosen = np.minimum(np.arange(start, start + training.block), members - 1)
+        keys = _program.member_keys(_training.typed_key("train", key), jnp.asarray(chosen))[:, 1]
         part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], params)
-        state = jax.vmap(training.start)(part)
-        data = (jax.random.key_data(key), training.x, training.y)
-        part, _, diverged = advance(jnp.asarray(chosen), part, state, 0, steps, *data)
-        training.check(chosen, np.asarray(diverged))
+        state = _program.start(program, part, len(training.x))
+        part, _, diverged = _program.advance(program, keys, part, state, 0, training.steps, *data)
+        if _checks.is_known(diverged):
+            training.check(chosen, diverged)
         done.append(jax.tree.map(lambda leaf, start=start: leaf[: members - start], part))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *done)
 
@@ -164,27 +171,29 @@ def predict(network: Network, params: Any, x: ArrayLike, batch_size: int = 256) 
     >>> predict(network, init(network, jax.random.key(0), 5, (4,)), jnp.ones((7, 4))).shape
     (5, 7, 3)
     """
-    _positive("predict", batch_size=batch_size)
-    x = _inputs("predict", "x", x, jax.tree.leaves(params)[0].dtype)
-    return _predict(network, params, _in_batches(x, batch_size))[:, : len(x)]
+    _training.check_network("predict", network)
+    batch_size = _checks.count("predict", "batch_size", batch_size)
+    x = _training.inputs("predict", "x", x, _training.described_params("predict", params)[1])
+    return _program.predict(network, params, _program.in_batches(x, batch_size))[:, : len(x)]
 
 
 def run(
     network: Network,
-    key: Array,
+    key: ArrayLike,
     members: int,
     x: ArrayLike,
     y: ArrayLike,
     x_test: ArrayLike,
     steps: int,
     *,
-    learning_rate: float | None = None,
-    loss: str = "squared",
+    learning_rate: float | Array | None = None,
+    loss: str | Loss = "squared",
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
-    augment: Callable | None = None,
+    augment: Augment | None = None,
     snapshots: Sequence[int] | None = None,
-    dtype=None,
+    dtype: DTypeLike | None = None,
+    predict_batch_size: int | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
     save_every: float = 30.0,
@@ -214,8 +223,11 @@ def run(
         augment: as in `train`.
         snapshots: the steps after which to ask, from 0 to steps and increasing; the last one only if None.
         dtype: floating-point type; JAX's default if None.
+        predict_batch_size: how many of x_test to evaluate at a time, which decides the memory and the last
+            bits of the predictions; as many as there are examples in a step if None.
         folder: where to store; nothing is stored if None. Several processes need one that all of them see.
-        resume: whether to go on with what the folder holds.
+        resume: whether to go on with what the folder holds. A loss, a network and an augmentation of your
+            own are recognised by what they compile to.
         save_every: seconds between two stored chunks.
         progress: whether to show a progress bar.
         devices: which devices to use; all if None.
@@ -224,8 +236,8 @@ def run(
         The predictions, shape (members, len(snapshots), n) or (members, len(snapshots), n, outputs).
 
     Raises:
-        ValueError: as `train`; snapshots out of order; a folder of another configuration, with the
-            difference; a stored chunk that is truncated or altered.
+        ValueError: as `train`; snapshots out of order; no devices; resume without a folder; a folder of
+            another configuration, with the difference; a stored chunk that is truncated or altered.
         FileExistsError: the folder holds a run and resume is False.
         FloatingPointError: the loss of a member is no longer finite; says which member and which step.
         OSError: a chunk cannot be written; what was stored before stays.
@@ -240,26 +252,34 @@ def run(
     >>> f.shape, bool(np.abs(f[:, -1] - y).max() < 0.01)
     ((10, 3, 2), True)
     """
-    indices = _indices("run", members, count_only=True)
+    key, indices = _training.typed_key("run", key), range(_checks.count("run", "members", members))
     dtype = jnp.zeros(()).dtype if dtype is None else jnp.dtype(dtype)
+    devices = jax.devices() if devices is None else list(devices)
+    if not devices:
+        raise ValueError("run: devices must name at least one device, got []. None takes all of them.")
     options = (learning_rate, loss, optimizer, batch_size, augment)
-    training = _Training("run", network, key, x, y, steps, *options, dtype)
-    x_test = _inputs("run", "x_test", x_test, dtype)
+    training = _training.prepare("run", network, x, y, steps, *options, dtype, devices[0].platform)
+    x_test = _training.inputs("run", "x_test", x_test, dtype)
     if x_test.shape[1:] != training.x.shape[1:]:
         raise ValueError(f"run: x_test must have features {training.x.shape[1:]}, got shape {x_test.shape}.")
-    snapshots = [steps] if snapshots is None else [int(s) for s in snapshots]
+    snapshots = [steps] if snapshots is None else list(snapshots)
+    snapshots = [_checks.count("run", "snapshots", step, least=0) for step in snapshots]
     if not snapshots or any(b <= a for a, b in zip([-1, *snapshots], [*snapshots, steps + 1], strict=True)):
         raise ValueError(f"run: snapshots must increase from at least 0 to at most {steps}, got {snapshots}.")
-    if folder is None and jax.process_count() > 1:
-        raise ValueError(
-            "run: several processes need a folder that all of them see, to gather what they did."
-        )
+    if predict_batch_size is None:
+        predict_batch_size = training.batch_size
+    predict_batch_size = _checks.count("run", "predict_batch_size", predict_batch_size)
+    if folder is None and (resume or jax.process_count() > 1):
+        why = "resume=True" if resume else "several processes, to gather what they did,"
+        raise ValueError(f"run: {why} needs a folder in which the run is stored, got folder=None.")
 
-    store = None if folder is None else _Store(Path(folder), training.configuration(key, x_test, snapshots))
-    kept = {} if store is None else store.open(resume)
+    store, kept = None, {}
+    if folder is not None:
+        configuration = training.configuration(key, x_test, snapshots, predict_batch_size)
+        store = Store(Path(folder).expanduser(), configuration)
+        kept = store.open(resume)
     todo = np.array([i for i in indices if i not in kept], dtype=np.int32)
-    devices = jax.devices() if devices is None else list(devices)
-    compute = _on_devices(training, devices, key, x_test, snapshots)
+    compute = on_devices(training, devices, key, x_test, snapshots, predict_batch_size)
     bar = tqdm(
         total=len(indices),
         initial=len(indices) - len(todo),
@@ -279,12 +299,12 @@ def run(
         if store:
             store.write(new)  # also what is finished when a member diverges or the user interrupts
     if store:
-        _wait_for_all("nteq: all chunks are stored")
+        wait_for_all("nteq: all chunks are stored")
         new = store.read()
     return np.stack([(new if i in new else kept)[i] for i in indices])
 
 
-def largest_step(network: Network, key: Array, x: ArrayLike, loss: str = "squared") -> float:
+def largest_step(network: Network, key: ArrayLike, x: ArrayLike, loss: str = "squared") -> float:
     r"""The largest learning rate with which gradient descent still resembles gradient flow.
 
     A step of size η moves the mode of Θ(X, X) with eigenvalue λ by ηλ/N of its way, gradient flow by
@@ -303,7 +323,8 @@ def largest_step(network: Network, key: Array, x: ArrayLike, loss: str = "square
         η, positive.
 
     Raises:
-        ValueError: inputs that the network does not take, or an unknown loss.
+        ValueError: inputs that the network does not take, at which no output has a gradient, or so large
+            that one overflows; an unknown loss, or a function, of whose curvature nothing is known.
 
     >>> from nteq.kernels import mlp_kernel
     >>> from nteq.networks import mlp
@@ -312,15 +333,24 @@ def largest_step(network: Network, key: Array, x: ArrayLike, loss: str = "square
     >>> bool(abs(largest_step(mlp(width=4096), jax.random.key(1), x) / infinite - 1) < 0.05)
     True
     """
-    _loss("largest_step", loss)
-    x = _inputs("largest_step", "x", x, jnp.result_type(float))
-    params = network.init(key, x.shape[1:], x.dtype)
-    shape = jax.eval_shape(network.apply, params, x).shape
-    eigenvalue = _largest_eigenvalue(network, params, x, jax.random.normal(jax.random.fold_in(key, 1), shape))
-    return float(len(x) / eigenvalue) * {"squared": 1, "cross-entropy": 2}[loss]
+    _training.check_network("largest_step", network)
+    advice = "For a loss of your own, choose a learning_rate or an optimizer." if callable(loss) else ""
+    _checks.choice("largest_step", "loss", loss, tuple(_program.LOSSES), advice)
+    if not _checks.is_known(key, x):
+        raise ValueError("largest_step: key and x must be known, not traced, since the answer is a number.")
+    with jax.ensure_compile_time_eval():
+        x = _training.inputs("largest_step", "x", x, jnp.result_type(float))
+        key = _training.typed_key("largest_step", key)
+        step = _training.overshoots_above("largest_step", network, key, x, loss)
+    if not np.isfinite(step):
+        raise ValueError(
+            "largest_step: at these x the gradient of every output is zero, so that any step will do. Are "
+            "they all zero, and the network without biases?"
+        )
+    return step
 
 
-def augment_by(action, label_action=None) -> Callable:
+def augment_by(action: Action, label_action: Action | None = None) -> Augment:
     r"""Augmentation on the fly: every example of a batch is moved by a random group element.
 
     $$(x_i, y_i) \to (\rho(g_i)x_i,\ \rho_Y(g_i)y_i), \qquad g_i \text{ uniform in } G.$$
@@ -330,7 +360,10 @@ def augment_by(action, label_action=None) -> Callable:
         label_action: ρ_Y, an action of the same group on labels (n, outputs); None for labels that stay.
 
     Returns:
-        A function (key, x, y) -> (x, y) for `train` and `run`.
+        A function (key, x, y) -> (x, y) for `train` and `run`; one of equal actions is equal.
+
+    Raises:
+        ValueError: what is no action, or actions of groups that differ.
 
     >>> from nteq.actions import on_lattices
     >>> from nteq.groups import cyclic
@@ -339,399 +372,36 @@ def augment_by(action, label_action=None) -> Callable:
     >>> x.sum((1, 2)), y
     (Array([ 6., 22.], dtype=float32), Array([1., 2.], dtype=float32))
     """
-
-    def moved(some_action, elements, batch):
-        return jax.vmap(lambda g, one: some_action(g, one[None])[0])(elements, batch)
-
-    def augment(key, x, y):
-        elements = jax.random.randint(key, (x.shape[0],), 0, action.group.order)
-        return moved(action, elements, x), y if label_action is None else moved(label_action, elements, y)
-
-    return augment
-
-
-class _Training:
-    """Checked data, and the functions of one member that follow from them."""
-
-    def __init__(
-        self,
-        caller,
-        network,
-        key,
-        x,
-        y,
-        steps,
-        learning_rate,
-        loss,
-        optimizer,
-        batch_size,
-        augment,
-        dtype,
-    ):
-        if not isinstance(network, Network):
-            raise ValueError(f"{caller}: network must be an nteq.networks.Network, got {network!r}.")
-        _positive(caller, steps=steps)
-        self.caller, self.network, self.steps, self.augment = caller, network, steps, augment
-        self.x = _inputs(caller, "x", x, dtype)
-        params = jax.eval_shape(lambda k: network.init(k, self.x.shape[1:], dtype), key)
-        shape = jax.eval_shape(network.apply, params, self.x[:1]).shape[1:]
-        self.loss, self._loss = loss, _loss(caller, loss)
-        self.y = _labels(caller, loss, y, (len(self.x), *shape), dtype)
-        if batch_size is not None:
-            _positive(caller, batch_size=batch_size)
-            if batch_size > len(self.x):
-                raise ValueError(
-                    f"{caller}: batch_size must be at most the number of examples {len(self.x)}, "
-                    f"got {batch_size}."
-                )
-        self.batch_size = len(self.x) if batch_size is None else int(batch_size)
-        self.shuffled = batch_size is not None
-        if optimizer is None:
-            if learning_rate is not None and not (np.isfinite(learning_rate) and learning_rate > 0):
-                raise ValueError(
-                    f"{caller}: learning_rate must be positive and finite, got {learning_rate!r}."
-                )
-            step = largest_step(network, key, self.x[:1024], loss)
-            if learning_rate is None:
-                learning_rate = float(f"{step / 10:.2g}")  # rounded, to be the same on every machine
-            if learning_rate > step:
-                warnings.warn(
-                    f"{caller}: a learning_rate of {learning_rate:.3g} does not follow gradient flow, since "
-                    f"the fastest mode overshoots above {step:.3g}, see largest_step; from {2 * step:.3g} on "
-                    "training diverges.",
-                    stacklevel=3,
-                )
-            optimizer = optax.sgd(learning_rate)
-        elif learning_rate is not None:
-            raise ValueError(f"{caller}: give a learning_rate or an optimizer, not both.")
-        elif not isinstance(optimizer, optax.GradientTransformation):
-            raise ValueError(
-                f"{caller}: optimizer must be an optax gradient transformation such as optax.adam(1e-3), "
-                f"got {optimizer!r}."
-            )
-        self.learning_rate, self.optimizer, self.dtype = learning_rate, optimizer, dtype
-
-    @cached_property
-    def block(self) -> int:
-        """How many members are computed at once on one device, from what the loss of one works on."""
-        params = jax.eval_shape(lambda: self.network.init(jax.random.key(0), self.x.shape[1:], self.dtype))
-        batch = self.x[: self.batch_size], self.y[: self.batch_size]
-        jaxpr = jax.make_jaxpr(self._loss_of)(params, *batch).jaxpr
-        values = [v.aval for equation in jaxpr.eqns for v in equation.outvars]
-        needed = sum(v.size * v.dtype.itemsize for v in [*values, *jax.tree.leaves(params)])
-        room, most = _CACHE if jax.default_backend() == "cpu" else _DEVICE
-        return 2 ** (min(max(room // needed, 1), most).bit_length() - 1)
-
-    def _loss_of(self, params, x, y):
-        return self._loss(self.network.apply(params, x), y)
-
-    def start(self, params):
-        """What goes along with the parameters from step to step."""
-        return self.optimizer.init(params), jnp.arange(len(self.x) if self.shuffled else 0)
-
-    def advance(self, index, params, state, first, count, key_data, x, y):
-        """Parameters and state after some steps more, and the step at which the loss was not finite."""
-        key = _keys(jax.random.wrap_key_data(key_data), index)[1]
-        per_epoch = len(self.x) // self.batch_size
-
-        def step(number, carry):
-            params, (state, order), diverged = carry
-            at_step = jax.random.fold_in(key, number)
-            batch = x, y
-            if self.shuffled:
-                place = number % per_epoch
-                shuffle = lambda: jax.random.permutation(at_step, len(self.x))
-                order = jax.lax.cond(place == 0, shuffle, lambda: order)
-                chosen = jax.lax.dynamic_slice_in_dim(order, place * self.batch_size, self.batch_size)
-                batch = x[chosen], y[chosen]
-            if self.augment is not None:
-                batch = self.augment(jax.random.fold_in(at_step, 1), *batch)
-            value, gradient = jax.value_and_grad(self._loss_of)(params, *batch)
-            diverged = jnp.where(jnp.isfinite(value), diverged, jnp.minimum(diverged, number))
-            updates, state = self.optimizer.update(gradient, state, params)
-            return optax.apply_updates(params, updates), (state, order), diverged
-
-        return jax.lax.fori_loop(first, first + count, step, (params, state, jnp.int32(_NEVER)))
-
-    def check(self, members, diverged):
-        """Raises if a member diverged."""
-        if (diverged < _NEVER).any():
-            at = int(np.argmin(diverged))
-            rate = "the optimizer's learning rate"
-            if self.learning_rate is not None:
-                rate = f"learning_rate, {self.learning_rate:.3g} now, see largest_step,"
-            raise FloatingPointError(
-                f"{self.caller}: the loss of member {int(members[at])} is not finite at step "
-                f"{int(diverged[at])}. Reduce {rate} or the size of the labels."
-            )
-
-    def configuration(self, key, x_test, snapshots) -> dict[str, str]:
-        """What decides the predictions of a member, each by name, for comparison and reading."""
-        params = jax.eval_shape(lambda k: self.network.init(k, self.x.shape[1:], self.dtype), key)
-        one = (params, jax.eval_shape(self.start, params), 0, 1, jax.random.key_data(key), self.x, self.y)
-        program = jax.jit(self.advance).lower(0, *one).as_text()
-        return {
-            "network": self.network.name,
-            "key": f"{jax.random.key_impl(key)} {jax.random.key_data(key).tolist()}",
-            "x": _digest(self.x),
-            "y": _digest(self.y),
-            "x_test": _digest(x_test),
-            "steps": str(self.steps),
-            "snapshots": str(snapshots),
-            "loss": self.loss,
-            "learning_rate": "set by the optimizer"
-            if self.learning_rate is None
-            else repr(self.learning_rate),
-            "batch_size": str(self.batch_size) if self.shuffled else "all",
-            "block": str(self.block),
-            _PROGRAM: hashlib.sha256(program.encode()).hexdigest()[:16],
-            "jax": f"{jax.__version__} on {jax.default_backend()}",
-        }
-
-
-def _on_devices(training: _Training, devices, key, x_test, snapshots) -> Callable:
-    """A function of member indices to {index: predictions}, a block of members on each device.
-
-    The member axis is sharded over the mesh, and each shard runs the program of a single device. One program
-    for the whole mesh would be optimised differently for another number of devices and change the last bits.
-    """
-    size = training.block * len(devices)
-    sharding = NamedSharding(Mesh(np.array(devices), ("members",)), PartitionSpec("members"))
-    shards = {device: index[0] for device, index in sharding.addressable_devices_indices_map((size,)).items()}
-    draw = partial(_draw, training.network, training.x.shape[1:], training.dtype)
-    start = jax.jit(jax.vmap(training.start))
-    advance = jax.jit(jax.vmap(training.advance, (0, 0, 0, *[None] * 5)))
-    data = (jax.random.key_data(key), training.x, training.y, _in_batches(x_test, training.batch_size))
-    data = {device: jax.device_put(data, device) for device in shards}
-
-    def on_device(device, chosen):
-        key_data, x, y, test = data[device]
-        chosen = jax.device_put(chosen, device)
-        params = draw(chosen, key_data)
-        state, done, diverged, answers = start(params), 0, [], []
-        for snapshot in snapshots:
-            if snapshot > done:
-                params, state, when = advance(chosen, params, state, done, snapshot - done, key_data, x, y)
-                diverged.append(when)
-            answers.append(_predict(training.network, params, test))
-            done = snapshot
-        return jax.device_get((diverged, answers))
-
-    # JAX runs what one thread asks of several processor devices one after the other, hence a thread for each
-    pool = ThreadPoolExecutor(len(shards))
-
-    def compute(indices):
-        padded = np.resize(indices, size)
-        blocks = [padded[shard] for shard in shards.values()]
-        found = {}
-        for members, (diverged, answers) in zip(blocks, pool.map(on_device, shards, blocks), strict=True):
-            for when in diverged:
-                training.check(members, when)
-            values = np.stack([answer[:, : len(x_test)] for answer in answers], axis=1)
-            finite = np.isfinite(values).reshape(len(values), -1).all(1)
-            training.check(members, np.where(finite, _NEVER, training.steps))
-            found |= zip(members.tolist(), values, strict=True)
-        return found
-
-    return compute
-
-
-class _Store:
-    """A folder of finished chunks, each named by its first and last member and the SHA-256 of its bytes."""
-
-    def __init__(self, folder: Path, configuration: dict[str, str]):
-        self.folder, self.configuration = folder, configuration
-
-    def open(self, resume: bool) -> dict[int, np.ndarray]:
-        """The predictions that are there already."""
-        path = self.folder / "configuration.json"
-        before = None
-        if path.exists() or list(self.folder.glob("members-*.npz")):
-            try:
-                before = json.loads(path.read_text())
-            except (ValueError, FileNotFoundError) as error:
-                raise ValueError(
-                    f"run: {path} is damaged or missing, so nothing says what made the chunks beside it. "
-                    "Choose another folder."
-                ) from error
-            if not resume:
-                raise FileExistsError(
-                    f"run: {self.folder} holds a run already. Go on with it by resume=True, or choose "
-                    "another folder."
-                )
-            now = self.configuration
-            apart = [name for name in now if before.get(name) != now[name]]
-            if apart:  # the program differs whenever something else does
-                named = [name for name in apart if name != _PROGRAM] or apart
-                raise ValueError(
-                    f"run: {self.folder} holds a run of another configuration and cannot be resumed:\n"
-                    + "\n".join(f"  {n}: {before.get(n, 'nothing')} there, {now[n]} now" for n in named)
-                )
-        _wait_for_all("nteq: every process has read the configuration")
-        if jax.process_index() == 0:
-            for torn in self.folder.glob(".*.part"):  # what a killed run was writing
-                torn.unlink(missing_ok=True)
-            if before is None:
-                self._write("configuration.json", json.dumps(self.configuration, indent=1).encode())
-        kept = self.read()
-        _wait_for_all("nteq: every process has read the chunks")
-        return kept
-
-    def read(self) -> dict[int, np.ndarray]:
-        """All predictions in the folder, by member."""
-        found = {}
-        for path in sorted(self.folder.glob("members-*.npz")):
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest()[:16] != path.stem.rsplit("-", 1)[-1]:
-                raise ValueError(
-                    f"run: {path} is truncated or was altered: its content does not match the checksum in "
-                    "its name. Delete that file, and resuming trains its members again."
-                )
-            with np.load(io.BytesIO(content), allow_pickle=False) as chunk:
-                found |= zip(chunk["members"].tolist(), chunk["predictions"], strict=True)
-        return found
-
-    def write(self, predictions: dict[int, np.ndarray]) -> None:
-        """One more chunk."""
-        if not predictions:
-            return
-        members = sorted(predictions)
-        content = io.BytesIO()
-        np.savez(content, members=members, predictions=np.stack([predictions[i] for i in members]))
-        digest = hashlib.sha256(content.getbuffer()).hexdigest()[:16]
-        self._write(f"members-{members[0]:06d}-{members[-1]:06d}-{digest}.npz", content.getbuffer())
-
-    def _write(self, name: str, content) -> None:
-        """Writes a file that appears under its name when all of it is on the disk, or not at all."""
-        partial_file = self.folder / f".{name}.{os.getpid()}.part"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(partial_file, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial_file.replace(self.folder / name)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial_file.unlink()
-            raise OSError(
-                error.errno,
-                f"run: cannot write {name} ({error.strerror}). The chunks stored before are whole; make room "
-                "or give another folder to which you copied them, and go on with resume=True",
-                str(self.folder),
-            ) from error
-
-
-def _wait_for_all(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def _keys(key: Array, index: ArrayLike) -> Array:
-    """Of one member: the key of its parameters, and that of its shuffles and augmentation."""
-    return jax.random.split(jax.random.fold_in(key, index))
-
-
-@partial(jax.jit, static_argnames=("network", "shape", "dtype"))
-def _draw(network: Network, shape, dtype, indices: Array, key_data: Array) -> Any:
-    key = jax.random.wrap_key_data(key_data)
-    return jax.vmap(lambda i: network.init(_keys(key, i)[0], shape, dtype))(indices)
-
-
-@partial(jax.jit, static_argnames="network")
-def _predict(network: Network, params: Any, batches: Array) -> Array:
-    def answer(params):
-        outputs = jax.lax.map(lambda batch: network.apply(params, batch), batches)
-        return outputs.reshape(-1, *outputs.shape[2:])
-
-    return jax.vmap(answer)(params)
-
-
-@partial(jax.jit, static_argnames="network")
-def _largest_eigenvalue(network: Network, params: Any, x: Array, v: Array) -> Array:
-    """Of the empirical NTK, by power iteration."""
-    f = lambda params: network.apply(params, x)
-    _, back = jax.vjp(f, params)
-
-    def iterate(_, state):
-        v, size = state
-        image = jax.jvp(f, (params,), back(v / size))[1]  # Θ v = J Jᵀ v
-        return image, jnp.linalg.norm(image)
-
-    return jax.lax.fori_loop(0, 50, iterate, (v, jnp.linalg.norm(v)))[1]
-
-
-def _in_batches(x: Array, size: int) -> Array:
-    """Shape (batches, size, *features), filled up with copies of the last input."""
-    size = min(size, len(x))
-    count = -(-len(x) // size)
-    filled = jnp.concatenate([x, jnp.repeat(x[-1:], count * size - len(x), axis=0)])
-    return filled.reshape(count, size, *x.shape[1:])
-
-
-def _loss(caller: str, name: str) -> Callable:
-    losses = {
-        "squared": lambda f, y: jnp.sum((f - y) ** 2) / (2 * f.shape[0]),
-        "cross-entropy": lambda f, y: optax.softmax_cross_entropy_with_integer_labels(f, y).mean(),
-    }
-    if name not in losses:
-        raise ValueError(f"{caller}: loss must be 'squared' or 'cross-entropy', got {name!r}.")
-    return losses[name]
-
-
-def _labels(caller: str, loss: str, y: ArrayLike, shape: tuple[int, ...], dtype) -> Array:
-    y = jnp.asarray(y)
-    if loss == "squared":
-        if y.shape != shape:
-            raise ValueError(
-                f"{caller}: y must have shape {shape}, as the network answers, got shape {y.shape}."
-            )
-        if not jnp.isfinite(y).all():
-            raise ValueError(f"{caller}: y has entries that are not finite. Remove them first.")
-        return y.astype(dtype)
-    if len(shape) != 2 or shape[1] < 2:
+    for name, given in {"action": action, "label_action": label_action}.items():
+        if not isinstance(given, Action) and not (name == "label_action" and given is None):
+            raise ValueError(f"augment_by: {name} must be an nteq.actions.Action, got {given!r}.")
+    if label_action is not None and not np.array_equal(label_action.group.table, action.group.table):
         raise ValueError(
-            f"{caller}: 'cross-entropy' needs a network with an output for each class, at least two, but "
-            f"this one answers {shape} for {shape[0]} inputs. Give it outputs=10, say."
+            f"augment_by: both actions must be of one group, got {action.group!r} and {label_action.group!r}."
         )
-    if y.shape != shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
-        raise ValueError(
-            f"{caller}: y must be {shape[0]} integers, the classes, for 'cross-entropy', got shape {y.shape} "
-            f"of type {y.dtype}."
-        )
-    if y.size and not (0 <= int(y.min()) and int(y.max()) < shape[1]):
-        raise ValueError(
-            f"{caller}: y must name classes from 0 to {shape[1] - 1}, got values from {int(y.min())} to "
-            f"{int(y.max())}. Give the network outputs={int(y.max()) + 1}, or count the classes from 0."
-        )
-    return y.astype(jnp.int32)
+    return _Augmentation(action, label_action)
 
 
-def _inputs(caller: str, name: str, x: ArrayLike, dtype) -> Array:
-    x = jnp.asarray(x)
-    if x.ndim < 2 or x.shape[0] == 0 or x.size == 0:
-        raise ValueError(f"{caller}: {name} must have shape (n, *features) with n ≥ 1, got shape {x.shape}.")
-    if not jnp.isfinite(x).all():
-        raise ValueError(f"{caller}: {name} has entries that are not finite. Remove them first.")
-    return x.astype(dtype)
+@dataclass(frozen=True)
+class _Augmentation:
+    action: Action
+    label_action: Action | None
+
+    def __call__(self, key: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        elements = jax.random.randint(key, (x.shape[0],), 0, self.action.group.order)
+        labels = y if self.label_action is None else _moved(self.label_action, elements, y)
+        return _moved(self.action, elements, x), labels
 
 
-def _indices(caller: str, members: int | Sequence[int], count_only: bool = False) -> np.ndarray:
-    if count_only or np.ndim(members) == 0:
-        _positive(caller, members=members)
-        return np.arange(members, dtype=np.int32)
-    indices = np.asarray(members)
-    if indices.size == 0 or not np.issubdtype(indices.dtype, np.integer) or indices.min() < 0:
-        raise ValueError(f"{caller}: members must be indices ≥ 0, at least one, got {members!r}.")
+def _moved(action: Action, elements: Array, batch: Array) -> Array:
+    return jax.vmap(lambda g, one: action(g, one[None])[0])(elements, batch)
+
+
+def _indices(members: int | Sequence[int]) -> np.ndarray:
+    if np.ndim(members) == 0:
+        return np.arange(_checks.count("init", "members", members), dtype=np.int32)
+    indices, most = np.asarray(members), np.iinfo(np.int32).max
+    integers = indices.ndim == 1 and indices.size > 0 and np.issubdtype(indices.dtype, np.integer)
+    if not integers or indices.min() < 0 or indices.max() > most:
+        raise ValueError(f"init: members must be indices from 0 to {most}, at least one, got {members!r}.")
     return indices.astype(np.int32)
-
-
-def _positive(caller: str, **counts) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{caller}: {name} must be an integer of at least 1, got {value!r}.")
-
-
-def _digest(array: Array) -> str:
-    content = np.ascontiguousarray(array)
-    return f"{content.dtype}{list(content.shape)} {hashlib.sha256(content.tobytes()).hexdigest()[:16]}"

@@ -11,12 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from nteq import ensembles
+from nteq import _training, ensembles
 from nteq.actions import on_images, on_lattices, on_vectors
 from nteq.ensembles import augment_by, init, largest_step, predict, run, train
 from nteq.gradient_flow import GradientFlow
 from nteq.groups import cyclic
-from nteq.networks import cnn, mlp
+from nteq.networks import Network, cnn, mlp
 
 key = jax.random.key(5)
 x = jax.random.normal(jax.random.key(0), (12, 3, 3))
@@ -52,7 +52,7 @@ log_loss = lambda f, y: -jnp.take_along_axis(jax.nn.log_softmax(f), y[:, None], 
 @pytest.fixture
 def single(monkeypatch):
     """Blocks of a single member, so that there are many chunks."""
-    monkeypatch.setattr(ensembles, "_CACHE", (1, 1))
+    monkeypatch.setattr(_training, "CACHE", (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_largest_step_is_where_the_fastest_mode_arrives_at_once(loss):
 
 
 def test_too_large_a_step_warns_and_then_names_the_member_that_diverged():
-    step = largest_step(network, key, x)
+    step = largest_step(network, jax.random.key(0), x)  # what train and run ask, whatever their key
     with pytest.warns(UserWarning, match=r"does not follow gradient flow.*largest_step"):
         run(network, key, 2, x, y, far, 3, learning_rate=1.5 * step, **quiet)
     with warnings.catch_warnings():
@@ -236,18 +236,18 @@ def test_a_run_is_stored_resumed_and_extended_without_changing_a_bit(tmp_path, s
 def test_resuming_trains_nothing_twice(tmp_path, single, monkeypatch):
     stored(tmp_path, members=5)
     computed = []
-    original = ensembles._on_devices
+    original = ensembles.on_devices
     counted = lambda *args: (lambda f: lambda indices: computed.extend(indices) or f(indices))(
         original(*args)
     )
-    monkeypatch.setattr(ensembles, "_on_devices", counted)
+    monkeypatch.setattr(ensembles, "on_devices", counted)
     stored(tmp_path, members=7, resume=True)
     assert computed == [5, 6]
 
 
 @pytest.mark.parametrize("reason", [KeyboardInterrupt, FloatingPointError])
 def test_what_is_finished_is_stored_when_the_run_ends_early(tmp_path, single, monkeypatch, reason):
-    original = ensembles._on_devices
+    original = ensembles.on_devices
 
     def ends_early(*arguments):
         compute = original(*arguments)
@@ -260,7 +260,7 @@ def test_what_is_finished_is_stored_when_the_run_ends_early(tmp_path, single, mo
         return some
 
     with monkeypatch.context() as patch:
-        patch.setattr(ensembles, "_on_devices", ends_early)
+        patch.setattr(ensembles, "on_devices", ends_early)
         with pytest.raises(reason):
             stored(tmp_path, save_every=1e6)
     (chunk,) = tmp_path.glob("members-*.npz")
@@ -276,7 +276,9 @@ def test_a_folder_in_use_or_of_another_configuration_is_refused(tmp_path):
         ValueError, match=r"another configuration.*\n  learning_rate: 0\.05 there, 0\.04 now$"
     ):
         stored(tmp_path, resume=True, learning_rate=0.04)
-    with pytest.raises(ValueError, match=r"  training step \(optimizer, augmentation\): \w+ there, \w+ now$"):
+    with pytest.raises(
+        ValueError, match=r"  program \(network, loss, optimizer, augmentation\): \w+ there, \w+ now$"
+    ):
         stored(tmp_path, resume=True, augment=augment_by(on_lattices(cyclic(4))))
     with pytest.raises(ValueError, match=r"  snapshots: \[5\] there, \[2, 5\] now$"):
         stored(tmp_path, resume=True, snapshots=[2, 5])
@@ -342,7 +344,7 @@ if "process" in settings:
 import jax.numpy as jnp
 import numpy as np
 import optax
-from nteq import ensembles
+from nteq import _training, ensembles
 from nteq.actions import on_images
 from nteq.groups import cyclic
 from nteq.networks import cnn
@@ -385,6 +387,331 @@ def test_four_devices_and_two_processes_give_the_members_of_one_device(tmp_path)
         np.testing.assert_array_equal(np.load(tmp_path / f"{other}.npy"), expected)
 
 
+# What a member depends on: its number and the key, and nothing else
+
+IMPLEMENTATIONS = ["threefry2x32", "rbg", "unsafe_rbg"]
+shuffling = dict(learning_rate=0.05, batch_size=5, augment=augment_by(on_lattices(cyclic(4))))
+
+
+@pytest.mark.parametrize("given", ["as a key", "as the default"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_with_any_generator_a_member_depends_on_its_number_alone(implementation, given):
+    before = jax.config.jax_default_prng_impl
+    try:
+        if given == "as the default":
+            jax.config.update("jax_default_prng_impl", implementation)
+            own = jax.random.PRNGKey(7)  # the old kind of key, too
+        else:
+            own = jax.random.key(7, impl=implementation)
+        small = mlp(4)
+        many, alone = (init(small, own, members, (3, 3)) for members in (10, [5]))
+        np.testing.assert_array_equal(many[0][0][5], alone[0][0][0])
+        assert len(np.unique(np.asarray(many[0][0]))) == many[0][0].size  # and no two draw the same
+        whole, few = (run(small, own, count, x, y, far, 6, **shuffling, **quiet) for count in (20, 10))
+        np.testing.assert_array_equal(whole[:10], few)
+    finally:
+        jax.config.update("jax_default_prng_impl", before)
+
+
+def test_the_streams_of_the_default_generator_stay_what_they_were():
+    for i in (0, 3):
+        expected = network.init(jax.random.split(jax.random.fold_in(key, i))[0], (3, 3))
+        found = init(network, key, [i], (3, 3))
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), found, expected)
+    old_kind = init(network, jax.random.PRNGKey(5), [3], (3, 3))
+    np.testing.assert_array_equal(old_kind[0][0], found[0][0])
+
+
+def test_batches_and_augmentation_draw_from_the_keys_that_are_documented_and_not_from_the_same(single):
+    seen = []
+
+    def record(key, x, y):
+        batch = jax.random.key_data(key), y
+        jax.debug.callback(lambda *batch: seen.append(tuple(map(np.asarray, batch))), *batch)
+        return x, y
+
+    labels = jnp.arange(10.0)
+    params = init(mlp(2), key, 2, (1,))
+    options = dict(learning_rate=1e-4, batch_size=3, augment=record, key=key)
+    train(mlp(2), params, labels[:, None], labels, 7, **options)
+    jax.effects_barrier()
+    expected = []
+    for member in (0, 1):
+        own = jax.random.split(jax.random.fold_in(key, member))[1]
+        for number in range(7):
+            epoch, place = divmod(number, 3)
+            order = jax.random.permutation(jax.random.fold_in(own, 3 * epoch), 10)
+            drawn = jax.random.fold_in(jax.random.fold_in(own, number), 1)
+            expected.append((jax.random.key_data(drawn), labels[order[3 * place : 3 * place + 3]]))
+    assert len(seen) == len(expected)
+    for (key_found, y_found), (key_expected, y_expected) in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(y_found, y_expected)
+        np.testing.assert_array_equal(key_found, key_expected)
+
+
+def test_two_keys_give_two_ensembles_and_decide_nothing_where_nothing_is_drawn(tmp_path):
+    one, two = (run(network, k, 3, x, y, far, 6, **shuffling, **quiet) for k in (key, jax.random.key(6)))
+    assert np.abs(one - two).max() > 1e-2
+    params = init(network, key, 2, (3, 3))
+    draws = {k: train(network, params, x, y, 6, key=jax.random.key(k), **shuffling)[0][0] for k in (5, 6)}
+    assert jnp.abs(draws[5] - draws[6]).max() > 1e-4
+    # the default learning rate was that of a network drawn with the key: 0.16 to 0.24 over four of them
+    full = [train(network, params, x, y, 3, key=k)[0][0] for k in (None, *jax.random.split(key, 4))]
+    for other in full[1:]:
+        np.testing.assert_array_equal(other, full[0])
+    expected = float(f"{largest_step(network, jax.random.key(0), x) / 10:.2g}")
+    np.testing.assert_array_equal(train(network, params, x, y, 3, learning_rate=expected)[0][0], full[0])
+    for k in (5, 6):
+        run(network, jax.random.key(k), 1, x, y, far, 3, folder=tmp_path / str(k), **quiet)
+        stored_as = json.loads((tmp_path / str(k) / "configuration.json").read_text())
+        assert stored_as["learning_rate"] == repr(expected)
+
+
+# Networks of one's own, compiled once
+
+
+def of_ones_own(shift):
+    """A network whose functions differ from those of the next in the shift alone."""
+    inner = mlp(4)
+    return Network(inner.init, lambda params, x: inner.apply(params, x) + shift)
+
+
+def test_an_edited_network_is_not_taken_for_the_one_before(tmp_path):
+    params = init(of_ones_own(0.0), key, 2, (3, 3))
+    zero, far_off = (predict(of_ones_own(shift), params, far) for shift in (0.0, 100.0))
+    np.testing.assert_allclose(far_off - zero, 100, rtol=1e-9)
+    ends = [train(of_ones_own(shift), params, x, y, 3, learning_rate=0.05)[0][0] for shift in (0.0, 100.0)]
+    assert jnp.abs(ends[0] - ends[1]).max() > 0.1
+    starts = [
+        run(of_ones_own(shift), key, 2, x, y, far, 3, learning_rate=0.05, snapshots=[0], **quiet)
+        for shift in (0.0, 100.0)
+    ]
+    np.testing.assert_allclose(starts[1] - starts[0], 100, rtol=1e-9)
+    scaled = Network(mlp(4).init, lambda params, x: 10 * mlp(4).apply(params, x))
+    ratio = largest_step(mlp(4), key, x) / largest_step(scaled, key, x)
+    assert abs(ratio - 100) < 1e-6
+
+
+@pytest.mark.parametrize("part", ["apply", "init", "loss"])
+def test_a_run_is_not_resumed_with_another_function_of_the_same_name(tmp_path, part):
+    def settings(shift):
+        inner = mlp(4)
+        network = Network(
+            lambda key, shape, dtype=None: (
+                inner.init(key, shape, dtype)
+                if shift == 0 or part != "init"
+                else jax.tree.map(lambda leaf: 2 * leaf, inner.init(key, shape, dtype))
+            ),
+            lambda params, x: inner.apply(params, x) + (shift if part == "apply" else 0),
+        )
+        loss = lambda f, y: ((f - y) ** 2).mean() * (1 + (shift if part == "loss" else 0))
+        return dict(network=network, loss=loss)
+
+    def stored(shift, resume=False):
+        options = dict(learning_rate=0.05, folder=tmp_path, resume=resume, **quiet)
+        given = settings(shift)
+        return run(given.pop("network"), key, 2, x, y, far, 3, **given, **options)
+
+    f = stored(0.0)
+    with pytest.raises(ValueError, match=r"another configuration.*\n  program \(network, loss"):
+        stored(1.0, resume=True)
+    np.testing.assert_array_equal(stored(0.0, resume=True), f)  # made anew, and the same
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one with every compilation, cached on disk or not."""
+    counted = []
+    listen = lambda event, _, **__: counted.append(event) if "backend_compile" in event else None
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield counted
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_second_training_of_the_same_kind_compiles_nothing(compilations, tmp_path):
+    adam = optax.adam(1e-2)
+
+    def everything(number):
+        own, data = jax.random.key(number), (x + number, y * 2)
+        net = mlp(5, b_std=0.1)  # made anew, and equal
+        params = init(net, own, 3, (3, 3))
+        plain = train(net, params, *data, 4, learning_rate=0.01 * (1 + number))
+        train(net, params, *data, 4, optimizer=adam, batch_size=5, key=own)
+        predict(net, plain, far, batch_size=4)
+        largest_step(net, own, x)
+        options = dict(folder=tmp_path / str(number), snapshots=[0, 4], **quiet)
+        run(net, own, 3, *data, far, 4, learning_rate=0.01 * (1 + number), **options)
+
+    everything(0)
+    assert len(compilations) > 5  # the count counts
+    compilations.clear()
+    everything(1)
+    assert compilations == []
+
+
+# Losses, optimisers and labels
+
+
+def test_a_loss_may_be_a_function():
+    mean_square = lambda f, y: jnp.sum((f - y) ** 2) / (2 * len(f))
+    params = init(network, key, 3, (3, 3))
+    ours, own = (
+        train(network, params, x, y, 9, learning_rate=0.05, loss=l) for l in ("squared", mean_square)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), ours, own)
+    # labels of any kind: pairs of a class and a weight, and classes
+    three = mlp(4, outputs=3)
+    pairs = jnp.stack([jnp.arange(12) % 3, jnp.linspace(0.1, 2, 12)], 1)
+    weighted = lambda f, y: -(jax.nn.log_softmax(f) * jax.nn.one_hot(y[:, 0], 3)).sum(1) @ y[:, 1] / len(f)
+    params = init(three, key, 2, (3, 3))
+    trained = train(three, params, x, pairs, 40, loss=weighted, optimizer=optax.adam(1e-1))
+    of = lambda params: jax.vmap(lambda p: weighted(three.apply(p, x), pairs))(params)
+    assert (of(trained) < of(params) / 3).all()
+    classes = lambda f, y: -jnp.take_along_axis(jax.nn.log_softmax(f), y[:, None], 1).mean()
+    one, other = (
+        train(three, params, x, np.arange(12) % 3, 5, loss=loss, learning_rate=0.1)
+        for loss in (classes, "cross-entropy")
+    )
+    np.testing.assert_allclose(one[0][0], other[0][0], rtol=1e-10)
+
+
+OPTIMISERS = {
+    "lbfgs": optax.lbfgs,
+    "reduce_on_plateau": lambda: optax.chain(
+        optax.sgd(0.05), optax.contrib.reduce_on_plateau(patience=2, rtol=0.5)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_optimisers_that_look_at_the_loss_train_each_member_as_they_would_alone(name, dtype):
+    optimizer = OPTIMISERS[name]()
+    f = run(network, key, 3, x, y, far, 6, optimizer=optimizer, dtype=dtype, **quiet)
+    if dtype == jnp.float32:
+        assert np.isfinite(f).all()
+        return
+    for i in range(3):
+        params = network.init(jax.random.split(jax.random.fold_in(key, i))[0], (3, 3))
+        loss = lambda p: squared(network.apply(p, x), y)
+        state = optimizer.init(params)
+        step = jax.jit(optimizer.update, static_argnames="value_fn")
+        for _ in range(6):
+            value, gradient = jax.value_and_grad(loss)(params)
+            extra = dict(value=value, grad=gradient, value_fn=loss)
+            updates, state = step(gradient, state, params, **extra)
+            params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(f[i, 0], network.apply(params, far), rtol=1e-6, atol=1e-8)
+
+
+def test_labels_beyond_32_bits_keep_their_value_or_are_refused():
+    large = np.array([1, 2, 3_000_000_000])
+    with jax.enable_x64(False):
+        inputs = jnp.eye(3)
+        line = Network(lambda key, shape, dtype=None: jnp.zeros(shape, dtype), lambda w, x: x @ w)
+        params = init(line, key, 1, (3,))
+        trained = train(line, params, inputs, large, 1, learning_rate=3.0)
+        np.testing.assert_allclose(trained[0], large, rtol=1e-6)
+        with pytest.raises(ValueError, match=r"classes from 0 to 2, got values from 1 to 3000000000"):
+            train(classifier, init(classifier, key, 1, (3,)), inputs, large, 1, loss="cross-entropy")
+        with pytest.raises(ValueError, match=r"y has integers beyond int32\. Use jax\.config"):
+            own = lambda f, y: ((f - y) ** 2).mean()
+            train(line, params, inputs, large, 1, loss=own, learning_rate=1.0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_stored_and_read_as_such(tmp_path, dtype):
+    f = stored(tmp_path, members=2, dtype=dtype)
+    assert f.dtype == dtype
+    again = stored(tmp_path, members=3, dtype=dtype, resume=True)
+    assert again.dtype == dtype
+    np.testing.assert_array_equal(again[:2], f)
+    np.testing.assert_array_equal(again, stored(None, members=3, dtype=dtype))
+
+
+def test_a_folder_may_be_given_from_home_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    stored("~/of a run", members=1)
+    assert (tmp_path / "of a run" / "configuration.json").exists() and not (tmp_path / "~").exists()
+
+
+def test_blocks_and_batches_that_do_not_divide_change_nothing(monkeypatch):
+    def everything():
+        params = init(network, key, 7, (3, 3))
+        trained = train(network, params, x, y, 6, **shuffling, key=key)
+        f = run(
+            network, key, 7, x, y, far, 6, snapshots=[0, 2, 6], predict_batch_size=4, **shuffling, **quiet
+        )
+        return np.asarray(predict(network, trained, far)), f
+
+    expected, f_expected = everything()
+    np.testing.assert_allclose(f_expected[:, 2], expected, rtol=1e-9, atol=1e-11)
+    for block in (2, 4):  # of 7 members
+        monkeypatch.setattr(_training, "CACHE", (2**30, block))
+        found, f = everything()
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(f, f_expected, rtol=1e-9, atol=1e-11)
+    trained = train(network, init(network, key, 7, (3, 3)), x, y, 6, **shuffling, key=key)
+    for size in (1, 3, 7, 20):  # of 7 inputs
+        np.testing.assert_allclose(predict(network, trained, far, size), expected, rtol=1e-9, atol=1e-11)
+
+
+def test_the_block_is_that_of_the_device_that_computes(monkeypatch):
+    ask = lambda platform: _training.prepare(
+        "run", network, x, y, 5, 0.05, "squared", None, None, None, jnp.float32, platform
+    )
+    assert ask("cpu").block == 8 and ask("gpu").block > 64
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # a GPU beside the processor that computes
+    given = []
+    original = _training.prepare
+    monkeypatch.setattr(_training, "prepare", lambda *a: given.append(original(*a)) or given[-1])
+    run(network, key, 1, x, y, far, 1, learning_rate=0.05, devices=jax.devices("cpu"), **quiet)
+    train(network, init(network, key, 1, (3, 3)), x, y, 1, learning_rate=0.05)
+    assert [training.platform for training in given] == ["cpu", "cpu"]
+
+
+def test_augmentations_of_equal_actions_are_equal():
+    turn = on_lattices(cyclic(4))
+    assert augment_by(turn) == augment_by(turn) and hash(augment_by(turn)) == hash(augment_by(turn))
+    assert augment_by(turn) != augment_by(on_lattices(cyclic(2)))
+
+
+def test_known_data_may_be_used_inside_of_a_trace_and_learning_rates_may_be_mapped_over():
+    params = init(network, key, 2, (3, 3))
+    expected = predict(network, train(network, params, x, y, 3, learning_rate=0.05), far)
+    traced = jax.jit(lambda p: predict(network, train(network, p, x, y, 3, learning_rate=0.05), far))(params)
+    np.testing.assert_allclose(traced, expected, rtol=1e-10)
+    single = x.astype(jnp.float32)
+    default = jax.jit(lambda p: train(network, p, single, y, 3))(params)[0][0]
+    np.testing.assert_allclose(default, train(network, params, single, y, 3)[0][0], rtol=1e-10)
+    assert jax.jit(lambda w: w * largest_step(network, key, x))(1.0) == largest_step(network, key, x)
+    of_rate = lambda rate: predict(network, train(network, params, x, y, 3, learning_rate=rate), far)
+    np.testing.assert_allclose(jax.vmap(of_rate)(jnp.array([0.01, 0.05]))[1], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_training_works_where_jax_promotes_neither_types_nor_ranks_and_looks_for_nan(x64):
+    with (
+        jax.enable_x64(x64),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+        jax.debug_nans(True),
+    ):
+        options = dict(batch_size=5, optimizer=optax.adam(1e-2), **quiet)
+        pixels = np.arange(12 * 9).reshape(12, 3, 3).astype(np.uint8)
+        f = run(network, key, 2, pixels, np.arange(12) % 2 == 0, pixels, 3, **options)
+        g = run(classifier, key, 2, pixels, np.arange(12) % 3, pixels, 3, loss="cross-entropy", **options)
+        assert f.shape == (2, 1, 12) and g.shape == (2, 1, 12, 3)
+        single = jnp.asarray(pixels, jnp.float32)
+        params = init(network, key, 2, (3, 3))
+        train(network, params, single, single[:, 0, 0], 2)
+        half = init(network, key, 2, (3, 3), jnp.bfloat16)
+        assert (
+            predict(network, train(network, half, single, single[:, 0, 0], 2), pixels).dtype == jnp.bfloat16
+        )
+
+
 params = init(network, key, 2, (3, 3))
 classifier = mlp(4, outputs=3)
 
@@ -402,12 +729,15 @@ classifier = mlp(4, outputs=3)
         (lambda: run(network, key, 1, x, y.at[0].set(jnp.nan), far, 5), r"y has entries that are not finite"),
         (lambda: run(network, key, 1, x.at[0].set(jnp.nan), y, far, 5), r"x has entries that are not finite"),
         (lambda: run(network, key, 1, x, y, far[:, :2], 5), r"x_test must have features \(3, 3\)"),
-        (lambda: run(network, key, 1, x, y, far[:0], 5), r"x_test must have shape"),
+        (lambda: run(network, key, 1, x, y, far[:0], 5), r"x_test must be a batch of shape"),
         (lambda: run(network, key, 1, x, y, far, 5, snapshots=[3, 3]), r"snapshots must increase"),
         (lambda: run(network, key, 1, x, y, far, 5, snapshots=[6]), r"snapshots must increase.*at most 5"),
         (lambda: run(network, key, 1, x, y, far, 5, snapshots=[]), r"snapshots must increase"),
         (lambda: run(network, key, 1, x, y, far, 5, learning_rate=-1.0), r"learning_rate must be positive"),
-        (lambda: run(network, key, 1, x, y, far, 5, batch_size=13), r"at most the number of examples 12"),
+        (
+            lambda: run(network, key, 1, x, y, far, 5, batch_size=13),
+            r"batch_size must be at most 12, got 13\. That is the number of ex",
+        ),
         (lambda: run(network, key, 1, x, y, far, 5, batch_size=0), r"batch_size must be an integer"),
         (
             lambda: run(network, key, 1, x, y, far, 5, loss="mse"),
@@ -432,9 +762,42 @@ classifier = mlp(4, outputs=3)
             r"filters of 3 × 3 got 2 × 2 pixels",
         ),
         (lambda: train(network, params, x, y, 5, batch_size=4), r"need a random key"),
-        (lambda: predict(network, params, x[:0]), r"x must have shape"),
+        (lambda: predict(network, params, x[:0]), r"x must be a batch of shape"),
         (lambda: predict(network, params, x, batch_size=0), r"batch_size must be an integer"),
         (lambda: largest_step(network, key, x, "hinge"), r"loss must be"),
+        (lambda: largest_step(network, key, x, squared), r"loss must be .* choose a learning_rate or an opt"),
+        (lambda: jax.jit(lambda x: largest_step(mlp(4), key, x))(x), r"must be known, not traced"),
+        (lambda: largest_step(mlp(4), key, 0 * x), r"the gradient of every output is zero"),
+        (lambda: largest_step(mlp(4), key, 1e200 * x), r"tangent kernel is not finite\. Scale it down"),
+        (lambda: train(mlp(4), init(mlp(4), key, 1, (3, 3)), 0 * x, y, 2), r"zero\. Give a learning_rate"),
+        (lambda: run(network, key, 1, x, y, far, 5, loss=squared), r"nothing is known of the curvature"),
+        (lambda: run(network, key, 1, x, y[:5], far, 5, loss=squared), r"leading axis of 12 examples"),
+        (
+            lambda: run(network, key, 1, x, y, far, 5, loss=lambda f, y: (f - y) ** 2, learning_rate=1.0),
+            r"loss must make one real number of predictions \(12,\).*Average",
+        ),
+        (lambda: run(network, key, 1, x, y, far, 5, resume=True), r"resume=True needs a folder"),
+        (lambda: run(network, key, 1, x, y, far, 5, devices=[]), r"devices must name at least one"),
+        (lambda: run(network, key, 1, x, y, far, 5, predict_batch_size=0), r"predict_batch_size must be an"),
+        (lambda: run(network, key, 1, x, y, far, 5, augment=3), r"augment must be a function"),
+        (lambda: run(network, key, 1, x, y, far, 5, augment=lambda k, x, y: x), r"augment must keep the sh"),
+        (lambda: run(network, key, 1, x, y, far, 5, learning_rate=[0.1]), r"learning_rate must be positive"),
+        (lambda: run(network, 5, 1, x, y, far, 5), r"key must be a random key such as jax\.random\.key"),
+        (lambda: init(network, jax.random.split(key), 1, (3, 3)), r"key must be one random key, got 2"),
+        (lambda: init(network, key, [2**31], (3, 3)), r"members must be indices from 0 to 2147483647"),
+        (lambda: init(network, key, 1, 9), r"shape must be that of one input, such as"),
+        (lambda: run(network, key, 1, x, y, far, 5.0), r"steps must be an integer of at least 1, got 5\.0"),
+        (
+            lambda: run(network, key, 1, x, 1e6 * y, far, 5, dtype=jnp.float16),
+            r"y has .* float16 cannot hold",
+        ),
+        (lambda: train(network, [params[0][0][0], params[0][1]], x, y, 5), r"leading axis over members"),
+        (
+            lambda: run(Network(mlp(4).init, lambda p, x: x.sum()), key, 1, x, y, far, 5),
+            r"network\.apply must answer with shape \(n,\)",
+        ),
+        (lambda: augment_by(on_lattices(cyclic(4)), on_vectors(cyclic(3))), r"must be of one group"),
+        (lambda: augment_by(cyclic(4)), r"action must be an nteq\.actions\.Action"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -1,3 +1,7 @@
+import pickle
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +9,7 @@ import pytest
 
 from nteq.compat import stax
 from nteq.kernels import empirical_ntk
-from nteq.networks import cnn, gcnn, mlp
+from nteq.networks import Network, cnn, gcnn, mlp
 
 images = jax.random.normal(jax.random.key(7), (3, 7, 7, 2))
 
@@ -160,9 +164,18 @@ def test_a_plain_cnn_is_not_invariant_and_a_stride_that_leaves_pixels_out_breaks
         (lambda: mlp(0), r"mlp: width must be an integer of at least 1, got 0"),
         (lambda: mlp(8, 0), r"mlp: depth must be an integer of at least 1, got 0"),
         (lambda: mlp(8, outputs=0), r"mlp: outputs must be"),
-        (lambda: mlp(8, activation="tanh"), r"unknown activation 'tanh'; known are 'relu' and 'erf'"),
+        (
+            lambda: mlp(8, activation="tanh"),
+            r"mlp: activation must be 'relu' or 'erf', got 'tanh'\. Or give a function",
+        ),
         (lambda: mlp(8, W_std=0.0), r"W_std must be positive"),
-        (lambda: mlp(8, b_std=-1.0), r"b_std must be finite and not negative"),
+        (lambda: mlp(8, b_std=-1.0), r"b_std must be not negative and finite"),
+        (lambda: mlp(8, activation=lambda h: h.sum(1)), r"activation must map arrays entry by entry"),
+        (lambda: mlp(8.0), r"width must be an integer of at least 1, got 8\.0"),
+        (lambda: mlp(8, W_std=[1.0, 2.0]), r"W_std must be positive and finite, a single number"),
+        (lambda: jax.jit(lambda w: mlp(8, W_std=w).apply)(1.0), r"W_std must be known when the network is"),
+        (lambda: Network(mlp(8), mlp(8).apply), r"Network: init must be a function, got mlp\(width=8"),
+        (lambda: Network("mine", len, len), r"Network: init must be a function, got 'mine'"),
         (lambda: mlp(8, parameterization="mup"), r"must be 'ntk' or 'standard', got 'mup'"),
         (lambda: mlp(8).init(jax.random.key(0), ()), r"shape must be the features of one input"),
         (lambda: mlp(8).apply(mlp(8).init(jax.random.key(0), (4,)), jnp.ones((2, 5))), r"4 features.*got 5"),
@@ -182,3 +195,137 @@ def test_a_plain_cnn_is_not_invariant_and_a_stride_that_leaves_pixels_out_breaks
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Networks as values
+
+PAIRS = {
+    "a float for an integer": lambda: (mlp(8, W_std=1), mlp(8, W_std=1.0)),
+    "an integer of NumPy": lambda: (mlp(np.int64(8), np.int32(1), b_std=np.float64(0.5)), mlp(8, b_std=0.5)),
+    "a list for a tuple": lambda: (cnn((8, 8)), cnn([8, 8])),
+    "one for all": lambda: (cnn(np.array([8, 8]), 3, 1), cnn([8, 8], [3, 3], (1, 1))),
+    "gcnn": lambda: (gcnn([8], W_std=2), gcnn((8,), 3, [1], W_std=2.0)),
+    "a known function by its name": lambda: (mlp(8, activation=jax.nn.relu), mlp(8)),
+    "another function": lambda: (mlp(8, activation=jax.nn.gelu), mlp(8, activation=jax.nn.gelu)),
+    "functions of one's own": lambda: (Network(len, max), Network(len, max)),
+}
+
+
+@pytest.mark.parametrize("made", PAIRS)
+def test_networks_that_mean_the_same_are_equal_hash_alike_and_come_back_from_pickle(made):
+    one, other = PAIRS[made]()
+    assert one == other and hash(one) == hash(other) and repr(one) == repr(other)
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert jax.tree.leaves(one) == []  # static in a pytree, and as an argument of a jitted function
+    assert jax.jit(lambda network, x: network.init and x)(one, 3) == 3
+
+
+def test_networks_that_differ_anywhere_are_not_equal():
+    different = [mlp(8), mlp(9), mlp(8, 2), mlp(8, outputs=1), mlp(8, W_std=1.1), mlp(8, activation="erf")]
+    different += [
+        mlp(8, activation=jnp.tanh),
+        mlp(8, activation=jnp.sin),
+        mlp(8, parameterization="standard"),
+    ]
+    different += [cnn([8]), cnn([8], 2), cnn([8], strides=2), cnn([8], padding="SAME"), gcnn([8])]
+    different += [Network(mlp(8).init, lambda w, x: x), Network(mlp(8).init, lambda w, x: x)]
+    different += [Network(mlp(8).init, mlp(8).apply)]
+    assert len(set(different)) == len(different)
+    # the limit is shared by those that differ in what it does not depend on
+    assert mlp(8, outputs=3).kernel == mlp(16).kernel != mlp(16, 2).kernel
+    assert cnn([8, 3]).kernel == cnn([4, 4], outputs=2).kernel
+    wide = [cnn([width], parameterization="standard").kernel for width in (4, 8)]
+    assert wide[0] != wide[1]
+
+
+def test_a_network_is_named_by_its_call_and_one_of_your_own_by_its_functions():
+    assert repr(mlp(8, W_std=2)) == (
+        "mlp(width=8, depth=1, outputs=None, activation='relu', W_std=2.0, b_std=0.0, parameterization='ntk')"
+    )
+    assert repr(Network(mlp(8).init, max)).endswith("<built-in function max>, None)")
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (lambda activation: mlp(4, 2, activation=activation, b_std=0.3), (5, 5, 1)),
+        (lambda activation: cnn([3, 2], activation=activation), (5, 5, 1)),
+        (lambda activation: gcnn([3, 2], activation=activation), (5, 5, 1)),
+    ],
+    ids=["mlp", "cnn", "gcnn"],
+)
+def test_an_activation_may_be_a_function_and_then_there_is_no_kernel(network, shape):
+    relu = network("relu")
+    own = network(lambda h: jnp.maximum(h, 0))  # the same function, which only we know
+    doubled = network(lambda h: 2 * jnp.maximum(h, 0))
+    x = jax.random.normal(jax.random.key(0), (2, *shape))
+    params = relu.init(jax.random.key(1), shape)
+    np.testing.assert_array_equal(own.apply(params, x), relu.apply(params, x))
+    assert jnp.abs(doubled.apply(params, x) - relu.apply(params, x)).max() > 1e-2
+    assert own.kernel is None and relu.kernel is not None
+
+
+def test_pixels_of_any_integer_type_are_taken_as_numbers():
+    pixels = np.array([[0, 100, 255], [7, 0, 200]], dtype=np.uint8)
+    network = mlp(4)
+    params = network.init(jax.random.key(0), (3,))
+    expected = network.apply(params, pixels.astype(float))
+    for kind in (np.uint8, np.int64, np.float32):
+        np.testing.assert_allclose(network.apply(params, pixels.astype(kind)), expected, rtol=1e-6)
+    huge = np.array([[3_000_000_000, 0, 0]])
+    with jax.enable_x64(False):
+        params = network.init(jax.random.key(0), (3,))
+        answer, expected = (network.apply(params, x) for x in (huge, huge.astype(np.float32)))
+        np.testing.assert_array_equal(answer, expected)
+
+
+def test_networks_work_where_jax_promotes_neither_types_nor_ranks():
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for network in (
+            mlp(3, b_std=0.2),
+            cnn([2, 2], b_std=0.1, outputs=2, parameterization="standard"),
+            gcnn([2, 2], b_std=0.1),
+        ):
+            params = network.init(jax.random.key(0), (5, 5, 1), jnp.float32)
+            assert network.apply(params, jnp.ones((2, 5, 5, 1), jnp.float32)).shape[0] == 2
+            assert network.apply(params, np.ones((2, 5, 5, 1), np.uint8)).dtype == jnp.float32
+
+
+WITHOUT_STAX = """
+import sys
+sys.modules["neural_tangents"] = None
+import jax, jax.core
+import nteq.networks, nteq.ensembles, nteq.kernels, nteq.gradient_flow
+from nteq.networks import cnn, mlp
+network, x = mlp(4), jax.numpy.eye(3)
+params = nteq.ensembles.init(network, jax.random.key(0), 2, (3,))
+nteq.ensembles.train(network, params, x, x[0], 2, learning_rate=0.1)
+flow = nteq.gradient_flow.GradientFlow(network.kernel, x, x[0])
+print(flow.mean(x, 1.0).shape)
+assert not hasattr(jax.core, "Primitive") and "nteq.compat" not in sys.modules
+for call in (cnn([4]).kernel, mlp(4, parameterization="standard").kernel):
+    try:
+        call(x[..., None, None], x[..., None, None])
+    except ImportError as error:
+        print(error)
+assert not hasattr(jax.core, "Primitive")  # a failed import leaves JAX as it was
+"""
+
+
+def test_without_neural_tangents_all_works_but_the_kernels_that_need_it_which_say_how_to_install_it():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_STAX], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(3,)\n")
+    assert done.stdout.count("pip install --no-deps neural-tangents==0.6.5 frozendict") == 2
+
+
+def test_a_kernel_that_imports_neural_tangents_at_its_first_call_may_be_called_in_a_trace():
+    code = """
+import jax, jax.numpy as jnp
+from nteq.networks import gcnn
+kernel, x = gcnn([2]).kernel, jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
+traced = jax.jit(lambda x: kernel(x, x).ntk)(x)
+assert jnp.allclose(traced, kernel(x, x).ntk, rtol=1e-5), traced
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
