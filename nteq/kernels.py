@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -224,6 +224,25 @@ def _batches(caller: str, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:
             f"{caller}: x1 and x2 must have the same features, got shapes {x1.shape} and {x2.shape}."
         )
     return x1, x2
+
+
+def _as_kernels(caller: str, value: Any, shape: tuple[int, int]) -> Kernels:
+    """What a kernel function returned, if it has .nngp and .ntk of the shape (n1, n2) of its batches."""
+    if not hasattr(value, "nngp") or not hasattr(value, "ntk"):
+        raise ValueError(
+            f"{caller}: the kernel must return nteq.kernels.Kernels(nngp, ntk), "
+            f"got a {type(value).__name__}. Wrap what it computes in Kernels; from_stax wraps a kernel_fn of "
+            "neural-tangents."
+        )
+    for name in Kernels._fields:
+        found = np.shape(getattr(value, name))
+        if found != tuple(shape):
+            raise ValueError(
+                f"{caller}: the kernel's {name} has shape {found}, expected {tuple(shape)}: one number for "
+                "each pair of examples. Of a neural-tangents network, end it with Flatten or GlobalAvgPool "
+                "and a Dense layer."
+            )
+    return Kernels(jnp.asarray(value.nngp), jnp.asarray(value.ntk))
 
 
 def _blocks(x: Array, size: int) -> list[Array]:
