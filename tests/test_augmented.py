@@ -315,8 +315,7 @@ def uneven(a, b):
         (lambda: GradientFlow.augmented(relu, X, Y, TURN).mean(X, -1.0), r"mean: t must be ≥ 0"),
         (lambda: GradientFlow.augmented(relu, X, Y, TURN).covariance(X, np.nan), r"covariance: t must"),
         (lambda: GradientFlow(relu, X, Y).orbit_variance(X, 1.0), "has no group"),
-        (lambda: GradientFlow(relu, X, Y).sample(jax.random.key(0), X, [1.0, 2.0], 3), "must be one time"),
-        (lambda: GradientFlow(relu, X, Y).sample(jax.random.key(0), X, 1.0, 0), "positive integer, got 0"),
+        (lambda: GradientFlow(relu, X, Y).sample(jax.random.key(0), X, 1.0, 0), "members must be an integer of at least 1, got 0"),
         (
             lambda: GradientFlow.augmented(
                 lambda a, b: Kernels(-relu(a, b).nngp, -relu(a, b).ntk), X, Y, TURN

@@ -64,7 +64,9 @@ def test_times_make_leading_axes():
     times = np.array([[0.0, 1.0, 2.0]])
     means = flow.mean(x_test, times)
     assert means.shape == (1, 3, 4, 2)
-    np.testing.assert_array_equal(means[0, 1], flow.mean(x_test, 1.0))
+    np.testing.assert_allclose(means[0, 1], flow.mean(x_test, 1.0), rtol=1e-13)
+    assert flow.mean(x_test, []).shape == (0, 4, 2) and flow.covariance(x_test, []).shape == (0, 4, 4)
+    assert flow.variance(x_test, []).shape == (0, 4)
 
 
 @given(st.integers(0, 2**31))
@@ -123,9 +125,9 @@ X, Y, _ = problem(7)
     ("call", "message"),
     [
         (lambda: GradientFlow(kernel, X, Y[:-1]), "y must have shape"),
-        (lambda: GradientFlow(kernel, X, Y * np.nan), "finite real numbers"),
-        (lambda: GradientFlow(kernel, X * np.inf, Y), "x1 has entries that are not finite"),
-        (lambda: GradientFlow(kernel, X[:0], Y[:0]), "y must have shape"),
+        (lambda: GradientFlow(kernel, X, Y * np.nan), "y has entries that are not finite"),
+        (lambda: GradientFlow(kernel, X * np.inf, Y), "GradientFlow: x has entries that are not finite"),
+        (lambda: GradientFlow(kernel, X[:0], Y[:0]), "x must be a batch"),
         (lambda: GradientFlow("ntk", X, Y), "kernel must be a function"),
         (lambda: GradientFlow(kernel, X, Y, learning_rate=0), "learning_rate must be positive"),
         (lambda: GradientFlow(lambda a, b: Kernels(*2 * [-jnp.eye(6)]), X, Y), "not positive semidefinite"),
@@ -134,10 +136,10 @@ X, Y, _ = problem(7)
             lambda: GradientFlow(lambda a, b: Kernels(*2 * [jnp.eye(6) / 0]), X, Y),
             "values that are not finite",
         ),
-        (lambda: GradientFlow(lambda a, b: Kernels(*2 * [jnp.eye(5)]), X, Y), r"must have shape \(6, 6\)"),
+        (lambda: GradientFlow(lambda a, b: Kernels(*2 * [jnp.eye(5)]), X, Y), r"expected \(6, 6\)"),
         (lambda: GradientFlow(kernel, X, Y).mean(X, -1.0), "t must be ≥ 0"),
         (lambda: GradientFlow(kernel, X, Y).mean(X, np.nan), "t must be ≥ 0"),
-        (lambda: GradientFlow(kernel, X, Y).mean(X[:, :2], 1.0), "same features"),
+        (lambda: GradientFlow(kernel, X, Y).mean(X[:, :2], 1.0), r"GradientFlow.mean: x must have .*features \(3, 3\)"),
     ],
 )
 def test_bad_input_is_named(call, message):
