@@ -690,7 +690,8 @@ class GradientFlow:
         eigenvalues, vectors = jnp.linalg.eigh(spectrum.once_differentiable(covariance))
         root = vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[..., None, :]
         noise = jax.random.normal(key, (members, x.shape[0], *self._shape_of_output), covariance.dtype)
-        return jnp.expand_dims(mean, t.ndim) + jnp.einsum("...xe,me...->...mx...", root, noise)
+        around = jnp.einsum("...xe,meo->...mxo", root, noise.reshape(*noise.shape[:2], -1))
+        return jnp.expand_dims(mean, t.ndim) + around.reshape(*t.shape, *noise.shape)
 
     @property
     def condition_number(self) -> float | Array:
