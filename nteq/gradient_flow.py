@@ -369,7 +369,9 @@ class GradientFlow:
                 # the term of u⁻¹ is the adjoint of that of u
                 totals[i] = spectrum.add_term(totals[i], sigma / 2 if u == v else sigma, kappa)
         totals = [spectrum.add_adjoint(total) for total in totals]
-        if _checks.is_known(totals) and not all(jnp.isfinite(total).all() for total in totals):
+        if _checks.is_known(totals) and not all(
+            _checks.look(lambda total=total: jnp.isfinite(total).all()) for total in totals
+        ):
             raise ValueError("GradientFlow: the kernel has values that are not finite on the training data.")
         return totals
 
@@ -377,11 +379,13 @@ class GradientFlow:
         blocks = []
         while grams:
             blocks.append(spectrum.decompose(grams.pop(0)))
-        if _checks.is_known(blocks):
-            known = [b.eigenvalues for b in (*blocks, *self._blocks) if b is not None]
-            lowest = min(float(values[0]) for values in known)
-            highest = max(float(jnp.abs(values).max()) for values in known)
-            slack = 10 * self._order * float(jnp.finfo(known[0].dtype).eps) ** 0.5 * highest
+        if blocks and _checks.is_known(blocks):
+            known = [np.asarray(b.eigenvalues) for b in (*blocks, *self._blocks) if b is not None]
+            lowest, highest = (
+                min(values[0] for values in known),
+                max(np.abs(values).max() for values in known),
+            )
+            slack = 10 * self._order * np.finfo(known[0].dtype).eps ** 0.5 * highest
             if lowest < -slack:
                 raise ValueError(
                     "GradientFlow: the training Gram matrix Θ(X, X) is not positive semidefinite, "
@@ -751,7 +755,7 @@ def _times(method: str, t: ArrayLike) -> np.ndarray | Array:
 def _check_symmetry(kappa: Array, which: str) -> None:
     if not _checks.is_known(kappa):
         return
-    largest, apart = map(float, spectrum.asymmetry(kappa))
+    largest, apart = _checks.look(lambda: jnp.stack(spectrum.asymmetry(kappa)))
     # √ε: what neural-tangents' arccos leaves on the diagonal; a real defect is far larger
     slack = 10 * float(jnp.finfo(kappa.dtype).eps) ** 0.5 * largest
     if apart > slack:
