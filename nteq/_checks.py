@@ -98,7 +98,7 @@ def real(caller: str, name: str, values: Any) -> Array:
         return values.astype(_computed_in(values.dtype))
     if not look(lambda: np.isfinite(values).all()):
         raise ValueError(f"{caller}: {name} has entries that are not finite. Remove them first.")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"), jax.ensure_compile_time_eval():  # known stays known inside of a trace
         converted = jnp.asarray(values.astype(_computed_in(values.dtype)))
     if converted.dtype != values.dtype and not look(lambda: jnp.isfinite(converted).all()):
         raise ValueError(
