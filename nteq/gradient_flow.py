@@ -248,13 +248,13 @@ class GradientFlow:
         blocks = self._decomposed(self._grams([("ntk", i) for i in needed]))
         dtype = blocks[0].eigenvalues.dtype
         labels = y.reshape(y.shape[0], -1).astype(dtype)
-        if _checks.is_known(labels) and not _checks.look(lambda: jnp.isfinite(labels).all()):
+        if _checks.is_known(y) and not _checks.look(lambda: jnp.isfinite(y.astype(dtype)).all()):
             raise ValueError(
                 f"{caller}: y has entries that {dtype}, the precision of the kernel, cannot hold."
             )
-        moved = (
-            labels[None] if matrices is None else jnp.einsum("goq,iq->gio", _cast(matrices, dtype), labels)
-        )
+        moved = labels[None]
+        if matrices is not None:
+            moved = jnp.einsum("goq,iq->gio", _cast(matrices, dtype), labels)
         rows: list[Array | None] = [None] * len(every)
         for i, block in zip(needed, blocks, strict=True):
             basis = _cast(every[i].unitary[1], dtype)
@@ -364,10 +364,11 @@ class GradientFlow:
             for i, (which, s) in enumerate(wanted):
                 kappa = getattr(whole, which)
                 sigma = _cast(every[s].unitary[0][u], kappa.dtype)
+                sigma = sigma / 2 if u == v else sigma  # the term of u⁻¹ is the adjoint of that of u
                 if i == len(totals):
-                    totals.append(jnp.zeros((len(sigma) * n,) * 2, sigma.dtype))
-                # the term of u⁻¹ is the adjoint of that of u
-                totals[i] = spectrum.add_term(totals[i], sigma / 2 if u == v else sigma, kappa)
+                    totals.append(spectrum.first_term(sigma, kappa))
+                else:
+                    totals[i] = spectrum.add_term(totals[i], sigma, kappa)
         totals = [spectrum.add_adjoint(total) for total in totals]
         if _checks.is_known(totals) and not all(
             _checks.look(lambda total=total: jnp.isfinite(total).all()) for total in totals

@@ -31,9 +31,15 @@ class Block:
     vectors: Array
 
 
+@jax.jit
+def first_term(sigma: Array, kappa: Array) -> Array:
+    """The first term of Σ_u σ(u) ⊗ κ(u)."""
+    return jnp.kron(sigma, kappa)
+
+
 @partial(jax.jit, donate_argnames="total")
 def add_term(total: Array, sigma: Array, kappa: Array) -> Array:
-    """One term of Σ_u σ(u) ⊗ κ(u)."""
+    """The sum with one term more."""
     return total + jnp.kron(sigma, kappa)
 
 

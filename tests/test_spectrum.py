@@ -175,8 +175,8 @@ def test_the_derivative_of_the_inverse_is_that_of_the_pseudo_inverse_at_constant
 def test_terms_of_a_block_add_up_to_the_kronecker_sum():
     rng = np.random.default_rng(5)
     sigma, kappa = rng.normal(size=(3, 2, 2)), rng.normal(size=(3, 4, 4))
-    total = jnp.zeros((8, 8))
-    for s, k in zip(sigma, kappa, strict=True):
+    total = spectrum.first_term(jnp.asarray(sigma[0]), jnp.asarray(kappa[0]))
+    for s, k in zip(sigma[1:], kappa[1:], strict=True):
         total = spectrum.add_term(total, jnp.asarray(s), jnp.asarray(k))
     expected = sum(np.kron(s, k) for s, k in zip(sigma, kappa, strict=True))
     np.testing.assert_allclose(spectrum.add_adjoint(total), expected + expected.T, atol=1e-14)

@@ -135,7 +135,6 @@ def test_times_may_be_traced(way):
 
 
 def same_values(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
     agree(answers(one, FAR, TIMES), answers(other, FAR, TIMES), rtol=1e-14)
 
 
@@ -145,6 +144,7 @@ def test_round_trip_as_a_pytree(way):
         leaves, structure = jax.tree.flatten(flow)
         same_values(jax.tree.unflatten(structure, leaves), flow)
         same_values(jax.tree.map(jnp.asarray, flow), flow)
+        assert jax.tree.structure(jax.tree.map(jnp.asarray, flow)) == structure
         assert all(isinstance(leaf, jax.Array | float) for leaf in leaves)
     assert hash(jax.tree.structure(made(way))) == hash(jax.tree.structure(made(way)))
 
