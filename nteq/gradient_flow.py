@@ -729,7 +729,7 @@ def _weight(irrep: Irrep) -> int:
 
 def _cast(array: np.ndarray, dtype: np.dtype) -> Array:
     """A real or complex array in the precision of the kernel."""
-    return jnp.asarray(array, jnp.promote_types(dtype, jnp.complex64) if np.iscomplexobj(array) else dtype)
+    return jnp.asarray(array, np.result_type(dtype, np.complex64) if np.iscomplexobj(array) else dtype)
 
 
 def _filled(

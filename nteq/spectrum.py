@@ -34,13 +34,13 @@ class Block:
 @jax.jit
 def first_term(sigma: Array, kappa: Array) -> Array:
     """The first term of Σ_u σ(u) ⊗ κ(u)."""
-    return jnp.kron(sigma, kappa)
+    return jnp.kron(sigma, kappa.astype(sigma.dtype))
 
 
 @partial(jax.jit, donate_argnames="total")
 def add_term(total: Array, sigma: Array, kappa: Array) -> Array:
     """The sum with one term more."""
-    return total + jnp.kron(sigma, kappa)
+    return total + jnp.kron(sigma, kappa.astype(sigma.dtype))
 
 
 @partial(jax.jit, donate_argnames="total")
@@ -196,14 +196,14 @@ def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
     if not isinstance(moved, SymbolicZero) or not isinstance(dridge, SymbolicZero):
         slopes = _slopes(shifted, dead, tau)
         if not isinstance(moved, SymbolicZero):  # Daleckii and Krein: φ[λᵢ, λⱼ] (V† dB V)ᵢⱼ
-            change = change + rows @ (slopes * (vectors.conj().T @ moved))
+            change = change + rows @ (slopes.astype(moved.dtype) * (vectors.conj().T @ moved))
         if not isinstance(dridge, SymbolicZero):
             change = change + _by_mode(rows, jnp.diagonal(slopes) * dridge)
     return _by_mode(rows, value), change
 
 
 def _by_mode(rows: Array, factors: Array) -> Array:
-    return rows * jnp.broadcast_to(factors, rows.shape)
+    return rows * jnp.broadcast_to(factors, rows.shape).astype(rows.dtype)
 
 
 def filtered(
