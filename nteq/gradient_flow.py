@@ -9,9 +9,9 @@ with the group, so it is diagonalised block by block, without ever being written
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,13 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from nteq import _checks, spectrum
 from nteq.actions import Action, matrices_of
 from nteq.averages import require_invariance
 from nteq.fourier import Irrep, irreps
 from nteq.groups import cyclic
-from nteq.kernels import Kernels
+from nteq.kernels import Kernels, _as_kernels
+from nteq.spectrum import Block
 
 __all__ = ["GradientFlow"]
 
@@ -31,24 +33,21 @@ _ROWS = 2**28  # bytes of kernel values that are computed in one go
 
 _KEPT = 2**25  # bytes of kernel values that are kept until the covariance has used them, too
 
-
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """The part of the training Gram matrix that belongs to one irrep σ: B = Σ_u σ(u) ⊗ Θ(X, ρ(u)X).
-
-    σ is taken as `Irrep.unitary`; where that is half of a real irrep, the block counts twice, by its real
-    part.
-    """
-
-    irrep: Irrep
-    eigenvalues: Array
-    vectors: Array
-
-    @property
-    def weight(self) -> int:
-        return 1 if self.irrep.kind == "real" else 2
+_SQUARE = 128  # inputs whose kernel matrix is computed for its diagonal
 
 
+def _stay(g: ArrayLike, x: Array) -> Array:
+    return x
+
+
+_NO_GROUP = Action(cyclic(1), _stay, name="identity")
+
+
+_STATIC = {"static": True}
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class GradientFlow:
     r"""An infinite ensemble of infinitely wide networks under gradient flow on the squared loss.
 
@@ -62,17 +61,31 @@ class GradientFlow:
     class by the number of points N: they differ when there are several outputs. `GradientFlow.augmented` is
     the same for a training set with all of its images.
 
+    With a ridge r the loss is $L + \frac{r}{2N}|\theta - \theta_0|^2$, weight decay towards the
+    initialisation, and $\Theta(X, X) + r\mathbb{1}$ takes the place of Θ(X, X) in $A_t$: `diag_reg` of
+    neural-tangents with `diag_reg_absolute_scale=True`. It is as large as the variance of the noise that it
+    allows for in the labels; the labels themselves are not made noisy, so $\Sigma_\infty$ lacks the
+    $r A_\infty(x)A_\infty(x')^\top$ of a Bayesian posterior.
+
+    A flow is a value: a pytree with arrays (inputs, labels, eigenvectors, learning rate, ridge, those of the
+    kernel if it is a pytree) and static parts (any other kernel function, the action, max_bytes). It may be
+    made inside `jit`, `vmap` and `grad` and passed through them; there, only what is known is checked. Equal
+    flows are the same object. Derivatives are those of the formulas, also where Θ(X, X) is singular or has
+    equal eigenvalues. Where training inputs coincide at late times none exists with respect to each of them
+    alone; the one returned is then right for moving them together.
+
     Args:
         kernel: k(x1, x2) -> Kernels, as `nteq.kernels` makes them.
         x: training inputs, shape (N, *features).
         y: training labels, shape (N,) or (N, outputs).
         learning_rate: η, positive; it sets the unit of time.
-        max_bytes: how much memory the matrices may take; the machine's by default.
+        max_bytes: how much memory the matrices may take; by default what the device has that computes.
+        ridge: r ≥ 0, in the units of Θ.
 
     Raises:
         ValueError: shapes that do not fit, entries that are not finite, labels that are not numbers, a
-            learning rate that is not positive, or a training Gram matrix that is not symmetric and positive
-            semidefinite.
+            learning rate that is not positive, a negative ridge, a kernel that does not return `Kernels`, or
+            a training Gram matrix that is not symmetric and positive semidefinite.
         MemoryError: before anything is allocated, if the matrices would not fit.
 
     >>> from nteq.kernels import mlp_kernel
@@ -80,31 +93,47 @@ class GradientFlow:
     >>> flow = GradientFlow(mlp_kernel(depth=1), x, y)
     >>> flow.mean(x, t=jnp.inf).round(4)
     Array([ 1., -1.], dtype=float32)
+    >>> jax.vmap(lambda y: GradientFlow(mlp_kernel(depth=1), x, y).mean(x, jnp.inf))(jnp.eye(2)).round(3) + 0
+    Array([[1., 0.],
+           [0., 1.]], dtype=float32)
     """
+
+    kernel: Callable[..., Kernels]
+    x: Array
+    learning_rate: float | Array
+    ridge: float | Array
+    # one entry for every irrep of the group; of blocks and labels None where it is not needed for the mean
+    _blocks: tuple[Block | None, ...]
+    _labels: tuple[Array | None, ...]
+    _nngp: tuple[Array, ...] | None  # Σ_u σ(u) ⊗ K(X, ρ(u)X), once the covariance needs it
+    _character: Array  # of the labels
+    action: Action = field(metadata=_STATIC)
+    max_bytes: float | None = field(metadata=_STATIC)
+    _shape_of_output: tuple[int, ...] = field(metadata=_STATIC)
 
     def __init__(
         self,
-        kernel: Callable,
+        kernel: Callable[..., Kernels],
         x: ArrayLike,
         y: ArrayLike,
-        learning_rate: float = 1.0,
+        learning_rate: float | Array = 1.0,
         max_bytes: float | None = None,
-    ):
-        self._action = Action(cyclic(1), lambda g, x: x, name="identity")
-        self._label_matrices = None
-        self._solve(kernel, x, y, learning_rate, max_bytes)
+        ridge: float | Array = 0.0,
+    ) -> None:
+        self._solve("GradientFlow", kernel, x, y, _NO_GROUP, None, learning_rate, max_bytes, ridge)
 
     @classmethod
     def augmented(
         cls,
-        kernel: Callable,
+        kernel: Callable[..., Kernels],
         x: ArrayLike,
         y: ArrayLike,
         action: Action,
         label_action: Action | None = None,
-        learning_rate: float = 1.0,
+        learning_rate: float | Array = 1.0,
         max_bytes: float | None = None,
         check: bool = True,
+        ridge: float | Array = 0.0,
     ) -> GradientFlow:
         r"""The infinite ensemble trained on all |G| n images $(\rho(g)x_i, \rho_Y(g)y_i)$ of n points.
 
@@ -122,8 +151,9 @@ class GradientFlow:
             action: ρ, an exact action on the inputs.
             label_action: ρ_Y, a linear action on arrays of shape (n, outputs); None for labels that stay.
             learning_rate: η, positive; it sets the unit of time.
-            max_bytes: how much memory the matrices may take; the machine's by default.
-            check: whether to test the kernel's invariance on a sample.
+            max_bytes: how much memory the matrices may take; by default what the device has that computes.
+            check: whether to test the kernel's invariance on a sample, where kernel and inputs are known.
+            ridge: r ≥ 0, added to the diagonal of the augmented Gram matrix.
 
         Raises:
             ValueError: as `GradientFlow`; also an action that is not exact, a kernel that is not invariant,
@@ -138,105 +168,157 @@ class GradientFlow:
         >>> bool(jnp.allclose(flow.mean(x, t=5.0), flow.mean(turn(1, x), t=5.0)))
         True
         """
+        caller = "GradientFlow.augmented"
         if not isinstance(action, Action):
             raise ValueError(
-                f"GradientFlow.augmented: action must be an nteq.actions.Action, got {action!r}. "
+                f"{caller}: action must be an nteq.actions.Action, got {action!r}. "
                 "Give on_lattices(cyclic(4)), not the group alone."
             )
         if not action.exact:
             raise ValueError(
-                f"GradientFlow.augmented: {action.name} interpolates, so the images of a point are no orbit "
+                f"{caller}: {action.name} interpolates, so the images of a point are no orbit "
                 "and the augmented Gram matrix has no symmetry. Write the images out: "
                 "GradientFlow(kernel, orbit(action, x).reshape(-1, *x.shape[1:]), jnp.tile(y, |G|))."
             )
-        flow = cls.__new__(cls)
-        flow._action, flow._label_matrices = action, None
-        x, y = jnp.asarray(x), jnp.asarray(y)
-        if check:
-            require_invariance("GradientFlow.augmented", kernel, action, x)
-        if label_action is not None:
-            if label_action.group is not action.group:
-                if (label_action.group.table.shape != action.group.table.shape) or (
-                    label_action.group.table != action.group.table
-                ).any():
-                    raise ValueError(
-                        f"GradientFlow.augmented: label_action is one of {label_action.group!r}, "
-                        f"action of {action.group!r}; both must be actions of the same group."
-                    )
-            if y.ndim != 2:
-                raise ValueError(
-                    "GradientFlow.augmented: labels that move must have shape (n, outputs), "
-                    f"got {y.shape}. Leave label_action out for labels that stay."
-                )
-            flow._label_matrices = matrices_of(label_action, y.shape[1])
-        flow._solve(kernel, x, y, learning_rate, max_bytes)
+        if label_action is not None and not _same_group(label_action, action):
+            raise ValueError(
+                f"{caller}: label_action is one of {label_action.group!r}, "
+                f"action of {action.group!r}; both must be actions of the same group."
+            )
+        x = _checks.batch(caller, "x", x)
+        if check and callable(kernel) and _checks.is_known(x, kernel):
+            with jax.ensure_compile_time_eval():
+                # a kernel may hold traced values where nobody sees them
+                if _checks.is_known(kernel(x[:1], x[:1])):
+                    require_invariance(caller, kernel, action, x)
+        flow = object.__new__(cls)
+        flow._solve(caller, kernel, x, y, action, label_action, learning_rate, max_bytes, ridge)
         return flow
 
-    def _solve(self, kernel, x, y, learning_rate, max_bytes):
-        x, y = jnp.asarray(x), jnp.asarray(y)
+    def _solve(
+        self,
+        caller: str,
+        kernel: Callable[..., Kernels],
+        x: ArrayLike,
+        y: ArrayLike,
+        action: Action,
+        label_action: Action | None,
+        learning_rate: float | Array,
+        max_bytes: float | None,
+        ridge: float | Array,
+    ) -> None:
         if not callable(kernel):
-            raise ValueError(f"GradientFlow: kernel must be a function k(x1, x2) -> Kernels, got {kernel!r}.")
+            raise ValueError(f"{caller}: kernel must be a function k(x1, x2) -> Kernels, got {kernel!r}.")
+        if jax.tree_util.all_leaves([kernel]):
+            kernel = jax.tree_util.Partial(kernel)  # no pytree: static as a whole
+        x, y = _checks.batch(caller, "x", x), _checks.real(caller, "y", y)
         if y.ndim not in (1, 2) or y.shape[0] != x.shape[0] or y.size == 0:
             raise ValueError(
-                f"GradientFlow: y must have shape (N,) or (N, outputs) with N = {x.shape[0]} as in x, "
+                f"{caller}: y must have shape (N,) or (N, outputs) with N = {x.shape[0]} as in x, "
                 f"got shape {y.shape}."
             )
-        if jnp.issubdtype(y.dtype, jnp.complexfloating) or not jnp.isfinite(y).all():
-            raise ValueError("GradientFlow: y must hold finite real numbers. Remove missing labels first.")
-        if not np.isfinite(learning_rate) or learning_rate <= 0:
+        if label_action is not None and y.ndim != 2:
             raise ValueError(
-                f"GradientFlow: learning_rate must be positive and finite, got {learning_rate!r}."
+                f"{caller}: labels that move must have shape (n, outputs), "
+                f"got {y.shape}. Leave label_action out for labels that stay."
             )
-        self._kernel, self._x, self._max_bytes, self._kept = kernel, x, max_bytes, {}
-        self._dtype = jnp.result_type(x.dtype, jnp.float32)
-        self._rate = learning_rate / (self._order * x.shape[0])
-        needed = [s for s in irreps(self._action.group) if self._occurs_in_labels(s)]
-        self._check_memory(needed, matrices=1)
-        self._blocks = [
-            self._diagonalise(s, gram) for s, gram in zip(needed, self._grams([("ntk", needed)]), strict=True)
-        ]
-        self._dtype = self._blocks[0].eigenvalues.dtype
-        self._shape_of_output = y.shape[1:]
-        labels = y.reshape(y.shape[0], -1).astype(self._dtype)
-        self._labels = []
-        for block in self._blocks:
-            adjoint = self._cast(block.irrep.unitary[1]).conj()
-            if self._label_matrices is None:
-                transformed = jnp.einsum("gkb,io->kbio", adjoint, labels)
-            else:
-                moved = jnp.einsum("goq,iq->gio", self._cast(self._label_matrices), labels)
-                transformed = jnp.einsum("gkb,gio->kbio", adjoint, moved)
-            flat = transformed.reshape(block.irrep.multiplicity, -1, labels.shape[1])
-            self._labels.append(jnp.einsum("pe,kpo->keo", block.vectors.conj(), flat))
+        if max_bytes is not None and not max_bytes > 0:
+            raise ValueError(f"{caller}: max_bytes must be positive, got {max_bytes!r}.")
+        group, every = action.group, irreps(action.group)
+        outputs = y.size // y.shape[0]
+        matrices = None if label_action is None else _checks.look(lambda: matrices_of(label_action, outputs))
+        character = np.full(group.order, float(outputs))
+        if matrices is not None:
+            character = np.trace(matrices, axis1=1, axis2=2)
+        vars(self).update(
+            kernel=kernel,
+            x=x,
+            learning_rate=_checks.number(caller, "learning_rate", learning_rate, exclusive=True),
+            ridge=_checks.number(caller, "ridge", ridge),
+            action=action,
+            max_bytes=max_bytes,
+            _shape_of_output=y.shape[1:],
+            _blocks=(None,) * len(every),
+        )
+        if matrices is None:
+            needed = [0]
+        else:  # the mean is a whole number, d/m times how often the irrep occurs
+            needed = [i for i, s in enumerate(every) if np.mean(s.character * character) > 0.5]
+        self._check_memory([every[i] for i in needed], matrices=1)
+        blocks = self._decomposed(self._grams([("ntk", i) for i in needed]))
+        dtype = blocks[0].eigenvalues.dtype
+        labels = y.reshape(y.shape[0], -1).astype(dtype)
+        if _checks.is_known(y) and not _checks.look(lambda: jnp.isfinite(y.astype(dtype)).all()):
+            raise ValueError(
+                f"{caller}: y has entries that {dtype}, the precision of the kernel, cannot hold."
+            )
+        moved = labels[None]
+        if matrices is not None:
+            moved = jnp.einsum("goq,iq->gio", _cast(matrices, dtype), labels)
+        rows: list[Array | None] = [None] * len(every)
+        for i, block in zip(needed, blocks, strict=True):
+            basis = _cast(every[i].unitary[1], dtype)
+            images = jnp.broadcast_to(moved, (group.order, *moved.shape[1:])).astype(basis.dtype)
+            row = jnp.einsum("gkb,gio->kobi", basis, images)
+            rows[i] = spectrum.to_frame(block, row.reshape(*row.shape[:2], -1))
+        vars(self).update(
+            _blocks=_filled(self._blocks, needed, blocks),
+            _labels=tuple(rows),
+            _nngp=None,
+            _character=_cast(character, dtype),
+        )
+
+    def _replaced(self, **changes: Any) -> GradientFlow:
+        flow = object.__new__(type(self))
+        vars(flow).update({f.name: getattr(self, f.name) for f in fields(self)}, **changes)
+        return flow
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The arrays, and the static parts."""
+        static = [bool(f.metadata.get("static")) for f in fields(self)]
+        parts = [getattr(self, f.name) for f in fields(self)]
+        data, meta = ([p for p, s in zip(parts, static, strict=True) if s == kind] for kind in (False, True))
+        return tuple(data), tuple(meta)
+
+    @classmethod
+    def tree_unflatten(cls, meta: tuple[Any, ...], data: tuple[Any, ...]) -> GradientFlow:
+        """A flow of these parts, unchecked."""
+        flow, data_left, meta_left = object.__new__(cls), iter(data), iter(meta)
+        for f in fields(cls):
+            vars(flow)[f.name] = next(meta_left if f.metadata.get("static") else data_left)
+        return flow
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # not what is remembered beside them
+
+    def __repr__(self) -> str:
+        of = "" if self._order == 1 else f" and all their images under {self.action.name}"
+        return f"<GradientFlow trained on {self.x.shape[0]} points{of}>"
 
     @property
     def _order(self) -> int:
-        return self._action.group.order
+        return self.action.group.order
 
-    def _occurs_in_labels(self, irrep: Irrep) -> bool:
-        if self._label_matrices is None:
-            return irrep is irreps(self._action.group)[0]
-        character = np.trace(self._label_matrices, axis1=1, axis2=2)
-        return np.mean(irrep.character * character) > 0.5  # a whole number, d/m times how often it occurs
+    @property
+    def _points(self) -> int:
+        return self._order * self.x.shape[0]
 
-    def _cast(self, array: np.ndarray) -> Array:
-        """A real or complex array in the precision of the kernel."""
-        return jnp.asarray(
-            array, jnp.result_type(self._dtype, jnp.complex64) if np.iscomplexobj(array) else self._dtype
-        )
+    @property
+    def _dtype(self) -> np.dtype:
+        return next(block.eigenvalues.dtype for block in self._blocks if block is not None)
 
-    def _check_memory(self, irreps_of_blocks: list[Irrep], matrices: int, tests: int = 0) -> None:
-        n, bytes_each = self._x.shape[0], jnp.dtype(self._dtype).itemsize
+    def _check_memory(
+        self, of_blocks: Sequence[Irrep], matrices: int, tests: int = 0, pairs: int = 0
+    ) -> None:
+        n, bytes_each = self.x.shape[0], jnp.dtype(self.x.dtype).itemsize
         blocks = []
-        for irrep in irreps_of_blocks:
+        for irrep in of_blocks:
             sigma = irrep.unitary[0]
             blocks.append((1 + np.iscomplexobj(sigma)) * (sigma.shape[1] * n) ** 2)
         # all blocks, the workspace of the eigensolver for the largest, a kernel matrix, and the test rows
         needed = matrices * sum(blocks) + 3 * max(blocks) + 2 * n**2
-        needed = bytes_each * (needed + 4 * tests * self._order * n + 4 * tests**2)
-        allowed = self._max_bytes
-        if allowed is None and hasattr(os, "sysconf"):
-            allowed = 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        needed = bytes_each * (needed + 4 * tests * self._order * n + 4 * pairs)
+        allowed = _memory_of(_device_of(self.x)) if self.max_bytes is None else self.max_bytes
         if allowed is not None and needed > allowed:
             raise MemoryError(
                 f"GradientFlow: {n} points under a group of order {self._order}"
@@ -246,95 +328,141 @@ class GradientFlow:
                 "smaller group, or raise max_bytes."
             )
 
+    def _values(self, x1: Array, x2: Array) -> Kernels:
+        return _as_kernels("GradientFlow", self.kernel(x1, x2), (x1.shape[0], x2.shape[0]))
+
+    def _rows(self, x1: Array, x2: Array) -> Iterator[Kernels]:
+        """kernel(x1, x2) in blocks of rows, so that its intermediate results stay small."""
+        step = max(1, _ROWS // (8 * x2.shape[0]))
+        return (self._values(x1[i : i + step], x2) for i in range(0, x1.shape[0], step))
+
     def _joined_rows(self, x1: Array, x2: Array) -> Kernels:
         parts = list(self._rows(x1, x2))
         return parts[0] if len(parts) == 1 else Kernels(*map(jnp.concatenate, zip(*parts, strict=True)))
 
-    def _rows(self, x1: Array, x2: Array):
-        """kernel(x1, x2) in blocks of rows, so that its intermediate results stay small."""
-        step = max(1, _ROWS // (8 * x2.shape[0]))
-        return (self._kernel(x1[i : i + step], x2) for i in range(0, x1.shape[0], step))
+    def _diagonal(self, x1: Array, x2: Array) -> Array:
+        """K(x1, x2) of inputs at the same place."""
+        starts = range(0, x1.shape[0], _SQUARE)
+        squares = (self._values(x1[i : i + _SQUARE], x2[i : i + _SQUARE]).nngp for i in starts)
+        return jnp.concatenate([jnp.diagonal(square) for square in squares])
 
-    def _grams(self, wanted: list[tuple[str, list[Irrep]]]) -> list[Array]:
-        """Σ_u σ(u) ⊗ κ(u) for κ = "ntk" or "nngp" and some irreps, from a kernel matrix for each u, u⁻¹."""
-        group, x, n = self._action.group, self._x, self._x.shape[0]
-        sums = [None] * sum(len(chosen) for _, chosen in wanted)
+    def _grams(self, wanted: Sequence[tuple[str, int]]) -> list[Array]:
+        """Σ_u σ(u) ⊗ κ(u) for κ = "ntk" or "nngp" and an irrep each, from a kernel matrix for each u, u⁻¹."""
+        group, every, n = self.action.group, irreps(self.action.group), self.x.shape[0]
+        kept: dict[int, Kernels] = vars(self).setdefault("_kept", {})
+        totals: list[Array] = []
         for u in range(self._order):
             v = int(group.inverses[u])
             if v < u:
                 continue
-            whole = self._kept.get(u) or self._joined_rows(x, self._image(u))
-            if (self._order + 1) * n * n * whole.ntk.itemsize <= _KEPT:
-                self._kept[u] = whole
-            i = 0
-            for which, chosen in wanted:
+            whole = kept.get(u) or self._joined_rows(self.x, self._image(self.x, u))
+            if (self._order + 1) * n * n * whole.ntk.itemsize <= _KEPT and _checks.is_known(whole):
+                kept[u] = whole
+            if u == group.identity:
+                for which in dict(wanted):
+                    _check_symmetry(getattr(whole, which), which)
+            for i, (which, s) in enumerate(wanted):
                 kappa = getattr(whole, which)
-                if kappa.shape != (n, n):
-                    raise ValueError(
-                        f"GradientFlow: kernel(x, x).{which} must have shape {(n, n)}, got {kappa.shape}."
-                    )
-                if u == group.identity:
-                    self._check_symmetry(kappa, which)
-                self._dtype = kappa.dtype
-                for irrep in chosen:
-                    sigma = self._cast(irrep.unitary[0][u])
-                    if sums[i] is None:
-                        sums[i] = jnp.zeros((len(sigma) * n,) * 2, sigma.dtype)
-                    # the term of u⁻¹ is the adjoint of that of u
-                    sums[i] = _add(sums[i], sigma / 2 if u == v else sigma, kappa)
-                    i += 1
-        sums = [_add_adjoint(total) for total in sums]
-        if not all(jnp.isfinite(total).all() for total in sums):
+                sigma = _cast(every[s].unitary[0][u], kappa.dtype)
+                sigma = sigma / 2 if u == v else sigma  # the term of u⁻¹ is the adjoint of that of u
+                if i == len(totals):
+                    totals.append(spectrum.first_term(sigma, kappa))
+                else:
+                    totals[i] = spectrum.add_term(totals[i], sigma, kappa)
+        totals = [spectrum.add_adjoint(total) for total in totals]
+        if _checks.is_known(totals) and not all(
+            _checks.look(lambda total=total: jnp.isfinite(total).all()) for total in totals
+        ):
             raise ValueError("GradientFlow: the kernel has values that are not finite on the training data.")
-        return sums
+        return totals
 
-    def _check_symmetry(self, kappa: Array, which: str) -> None:
-        largest, apart = map(float, _largest_and_asymmetry(kappa))
-        # √ε: what neural-tangents' arccos leaves on the diagonal; a real defect is far larger
-        slack = 10 * float(jnp.finfo(kappa.dtype).eps) ** 0.5 * largest
-        if apart > slack:
-            raise ValueError(
-                f"GradientFlow: the training Gram matrix of the {which} is not symmetric, "
-                f"its largest |k(x, x′) − k(x′, x)| is {apart:.1e}. Is the kernel one?"
+    def _decomposed(self, grams: list[Array]) -> list[Block]:
+        blocks = []
+        while grams:
+            blocks.append(spectrum.decompose(grams.pop(0)))
+        if blocks and _checks.is_known(blocks):
+            known = [np.asarray(b.eigenvalues) for b in (*blocks, *self._blocks) if b is not None]
+            lowest, highest = (
+                min(values[0] for values in known),
+                max(np.abs(values).max() for values in known),
             )
+            slack = 10 * self._order * np.finfo(known[0].dtype).eps ** 0.5 * highest
+            if lowest < -slack:
+                raise ValueError(
+                    "GradientFlow: the training Gram matrix Θ(X, X) is not positive semidefinite, "
+                    f"smallest eigenvalue {lowest:.1e}, largest {highest:.1e}."
+                )
+        return blocks
 
-    def _diagonalise(self, irrep: Irrep, gram: Array) -> _Block:
-        eigenvalues, vectors = _eigh(gram)
-        lowest, highest = float(eigenvalues[0]), float(jnp.abs(eigenvalues).max())
-        self._largest = max(getattr(self, "_largest", 0.0), highest)
-        slack = 10 * self._order * float(jnp.finfo(gram.dtype).eps) ** 0.5 * self._largest
-        if lowest < -slack:
-            raise ValueError(
-                "GradientFlow: the training Gram matrix Θ(X, X) is not positive semidefinite, "
-                f"smallest eigenvalue {lowest:.1e}, largest {highest:.1e}."
-            )
-        return _Block(irrep, jnp.maximum(eigenvalues, 0), vectors)
+    def with_covariance(self) -> GradientFlow:
+        """The same flow with all that its covariance needs: the eigenvectors of every irrep and K(X, X).
 
-    @cached_property
-    def _all_blocks(self) -> list[tuple[_Block, Array]]:
-        """The block of every irrep and, beside it, Σ_u σ(u) ⊗ K(X, ρ(u)X)."""
-        every = irreps(self._action.group)
-        self._check_memory(every, matrices=2)
-        known = {id(block.irrep): block for block in self._blocks}
-        missing = [s for s in every if id(s) not in known]
-        grams = self._grams([("nngp", every), ("ntk", missing)])
-        nngp, ntk = grams[: len(every)], grams[len(every) :]
-        self._kept.clear()
-        del grams
-        for irrep in missing:
-            known[id(irrep)] = self._diagonalise(irrep, ntk.pop(0))
-        return [(known[id(s)], gram) for s, gram in zip(every, nngp, strict=True)]
+        `covariance`, `variance`, `orbit_variance` and `sample` make it themselves, once for a flow that is
+        known. Inside of a trace they make it anew at every run of the compiled function: call this before,
+        and give that function the result.
 
-    def _phi(self, block: _Block, t: float) -> Array:
-        return _phi(block.eigenvalues, self._rate * t, self._largest, self._order * self._x.shape[0])
+        Returns:
+            A GradientFlow with the same predictions.
 
-    def _images(self):
+        Raises:
+            MemoryError: before anything is allocated, if the blocks of all irreps would not fit.
+
+        >>> from nteq.kernels import mlp_kernel
+        >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> flow = GradientFlow(mlp_kernel(depth=1), x, jnp.array([1.0, -1.0])).with_covariance()
+        >>> jax.jit(lambda flow: flow.variance(x, jnp.inf))(flow).round(3)
+        Array([0., 0.], dtype=float32)
+        """
+        return self._complete(nngp=True)
+
+    def _complete(self, nngp: bool) -> GradientFlow:
+        """The flow with the blocks of every irrep and, if asked for, of K; remembered where it is known."""
+        flow: GradientFlow = vars(self).get("_completed", self)
+        missing = [i for i, block in enumerate(flow._blocks) if block is None]
+        wanted = [("nngp", i) for i in range(len(flow._blocks))] if nngp and flow._nngp is None else []
+        if not missing and not wanted:
+            return flow
+        self._check_memory(irreps(self.action.group), matrices=2 if nngp else 1)
+        grams = self._grams([*wanted, *(("ntk", i) for i in missing)])
+        changes: dict[str, Any] = {"_nngp": tuple(grams[: len(wanted)])} if wanted else {}
+        del grams[: len(wanted)]
+        blocks = flow._decomposed(grams)
+        completed = flow._replaced(_blocks=_filled(flow._blocks, missing, blocks), **changes)
+        if _checks.is_known(completed._blocks, completed._nngp):
+            vars(self)["_completed"] = completed
+            if nngp:
+                vars(self).pop("_kept", None)
+        return completed
+
+    def _known_blocks(self) -> list[Block]:
+        return [block for block in self._blocks if block is not None]
+
+    def _image(self, x: Array, h: int) -> Array:
+        # act itself: the action would look at all of x again each time
+        return x if h == self.action.group.identity else self.action.act(h, x)
+
+    def _images(self) -> Iterator[Array]:
         """The images ρ(h)X for h = 0, 1 and so on."""
-        return (self._image(h) for h in range(self._order))
+        return (self._image(self.x, h) for h in range(self._order))
 
-    def _image(self, h: int) -> Array:
-        # act itself: the action would look at all of X again each time
-        return self._x if h == self._action.group.identity else self._action.act(h, self._x)
+    def _inputs(self, method: str, name: str, x: ArrayLike) -> Array:
+        x = _checks.real(f"GradientFlow.{method}", name, x)
+        if x.shape[1:] != self.x.shape[1:] or x.ndim != self.x.ndim or x.size == 0:
+            raise ValueError(
+                f"GradientFlow.{method}: {name} must have shape (n, *features) with n ≥ 1 and the features "
+                f"{self.x.shape[1:]} of the training inputs, got shape {x.shape}."
+            )
+        return x.astype(self.x.dtype)
+
+    def _taus(self, t: np.ndarray | Array) -> Array:
+        """Times in the unit of the eigenvalues, ηt/N, in a row."""
+        if _checks.is_known(t, self.learning_rate):
+            with np.errstate(over="ignore"):
+                return self._real(float(self.learning_rate) / self._points * np.ravel(t))
+        return self._real(self.learning_rate) / self._points * jnp.ravel(self._real(t))
+
+    def _real(self, value: ArrayLike) -> Array:
+        return jnp.asarray(value, self._dtype)
 
     def mean(self, x: ArrayLike, t: ArrayLike) -> Array:
         r"""The mean prediction $\mu_t(x)$ of the ensemble after training for time t.
@@ -351,30 +479,35 @@ class GradientFlow:
             Array of shape (*t.shape, n) or (*t.shape, n, outputs).
 
         Raises:
-            ValueError: a time that is negative or NaN; inputs that do not fit the kernel.
+            ValueError: a time that is negative or NaN; inputs that do not fit those of the training set.
         """
-        t, x = _times("mean", t), jnp.asarray(x)
-        total = 0.0
-        for image, weights in zip(self._images(), self._coefficients(t.ravel()), strict=True):
-            total = total + jnp.concatenate([k.ntk @ weights for k in self._rows(x, image)])
-        total = jnp.moveaxis(total.reshape(x.shape[0], t.size, *self._shape_of_output), 1, 0)
+        x, t = self._inputs("mean", "x", x), _times("mean", t)
+        taus, largest = self._taus(t), spectrum.largest_eigenvalue(self._known_blocks())
+        weights = jnp.zeros((), self._dtype)
+        for irrep, block, labels in zip(irreps(self.action.group), self._blocks, self._labels, strict=True):
+            if block is not None and labels is not None:
+                part = spectrum.coefficients(
+                    block,
+                    _cast(irrep.unitary[1], self._dtype),
+                    labels,
+                    taus,
+                    self._real(self.ridge),
+                    largest,
+                    self._points,
+                )
+                weights = weights + _weight(irrep) * part
+        total = jnp.zeros((), self._dtype)
+        for image, weight in zip(self._images(), weights, strict=True):
+            total = total + jnp.concatenate([k.ntk @ weight for k in self._rows(x, image)])
+        total = jnp.moveaxis(total.reshape(x.shape[0], taus.size, *self._shape_of_output), 1, 0)
         return total.reshape(*t.shape, x.shape[0], *self._shape_of_output)
-
-    def _coefficients(self, times: np.ndarray) -> Array:
-        """α_t(h) with μ_t(x) = Σ_h Θ(x, ρ(h)X) α_t(h), shape (|G|, n, times · outputs)."""
-        total = 0.0
-        for block, labels in zip(self._blocks, self._labels, strict=True):
-            basis, phi = block.irrep.unitary[1], jnp.stack([self._phi(block, float(t)) for t in times])
-            part = jnp.einsum("pe,te,keo->kpto", block.vectors, phi, labels)
-            part = part.reshape(*basis.shape[1:], self._x.shape[0], -1)
-            total = total + block.weight * jnp.einsum("hkb,kbio->hio", self._cast(basis), part).real
-        return total
 
     def covariance(self, x: ArrayLike, t: ArrayLike, x2: ArrayLike | None = None) -> Array:
         r"""The covariance $\Sigma_t(x, x')$ of the predictions over initialisations.
 
         It does not depend on the labels, and is the same for every output; different outputs are
-        independent.
+        independent. Without x2 it is symmetric with a diagonal that is not negative; its eigenvalues are not
+        negative to rounding.
 
         Args:
             x: inputs, shape (n, *features).
@@ -385,7 +518,7 @@ class GradientFlow:
             Array of shape (*t.shape, n, n2).
 
         Raises:
-            ValueError: a time that is negative or NaN; inputs that do not fit the kernel.
+            ValueError: a time that is negative or NaN; inputs that do not fit those of the training set.
             MemoryError: before anything is allocated, if the blocks of all irreps would not fit.
 
         >>> from nteq.kernels import mlp_kernel
@@ -395,39 +528,94 @@ class GradientFlow:
         Array([[0., 0.],
                [0., 0.]], dtype=float32)
         """
-        t, x = _times("covariance", t), jnp.asarray(x)
-        other = x if x2 is None else jnp.asarray(x2)
-        self._check_memory(irreps(self._action.group), matrices=2, tests=max(x.shape[0], other.shape[0]))
-        ours = self._project(x)
-        others = ours if x2 is None else self._project(other)
-        prior = self._kernel(x, other).nngp
-        answers = [self._covariance_at(s, prior, ours, others, "kxe,kze->xz") for s in t.ravel().tolist()]
-        if x2 is None:
-            answers = [(a + a.T) / 2 for a in answers]
-        return jnp.stack(answers).reshape(*t.shape, *answers[0].shape)
+        x, t = self._inputs("covariance", "x", x), _times("covariance", t)
+        other = x if x2 is None else self._inputs("covariance", "x2", x2)
+        shape = x.shape[0], other.shape[0]
+        self._check_memory(irreps(self.action.group), 2, tests=max(shape), pairs=shape[0] * shape[1])
+        flow = self.with_covariance()
+        ours = flow._project(x)
+        others = ours if x2 is None else flow._project(other)
+        prior = self._values(x, other).nngp
 
-    def _project(self, x: Array, mixing: np.ndarray | None = None) -> list[tuple[Array, Array]]:
+        def at(tau: Array) -> Array:
+            answer = flow._covariance_at(tau, prior, ours, others, "kxe,kze->xz")
+            if x2 is not None:
+                return answer
+            answer = (answer + answer.T) / 2
+            return jnp.where(jnp.eye(shape[0], dtype=bool), jnp.maximum(answer, 0), answer)
+
+        return self._at_each(t, at, shape)
+
+    def variance(self, x: ArrayLike, t: ArrayLike) -> Array:
+        r"""The variance $\Sigma_t(x, x)$ of the predictions, without their n × n covariance.
+
+        Args:
+            x: inputs, shape (n, *features).
+            t: the time, a scalar or an array, each ≥ 0 or inf; in units of 1/η.
+
+        Returns:
+            Array of shape (*t.shape, n), not negative.
+
+        Raises:
+            ValueError: a time that is negative or NaN; inputs that do not fit those of the training set.
+            MemoryError: before anything is allocated, if the blocks of all irreps would not fit.
+
+        >>> from nteq.kernels import mlp_kernel
+        >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> flow = GradientFlow(mlp_kernel(depth=1, W_std=2**0.5), x, jnp.array([1.0, -1.0]))
+        >>> flow.variance(2 * x, t=0.0)
+        Array([4., 4.], dtype=float32)
+        """
+        x, t = self._inputs("variance", "x", x), _times("variance", t)
+        self._check_memory(irreps(self.action.group), 2, tests=x.shape[0])
+        flow = self.with_covariance()
+        ours, prior = flow._project(x), self._diagonal(x, x)
+
+        def at(tau: Array) -> Array:
+            return jnp.maximum(flow._covariance_at(tau, prior, ours, ours, "kxe,kxe->x"), 0)
+
+        return self._at_each(t, at, x.shape[:1])
+
+    def _at_each(self, t: np.ndarray | Array, at: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
+        """One time after the other: what many of them take at once does not fit."""
+        answers = [at(tau) for tau in self._taus(t)]
+        stacked = jnp.stack(answers) if answers else jnp.zeros((0, *shape), self._dtype)
+        return stacked.reshape(*t.shape, *shape)
+
+    def _project(self, x: Array, mixing: Array | None = None) -> list[spectrum.Rows]:
         """Θ(x, ρ(h)X) in the eigenbasis and K(x, ρ(h)X) in the basis of every block, (k, n, d N) each.
 
         With a mixing matrix W, Σ_h′ W[h, h′] Θ(x, ρ(h′)X) takes the place of Θ(x, ρ(h)X).
         """
         rows = Kernels(
-            *map(jnp.stack, zip(*(self._kernel(x, image) for image in self._images()), strict=True))
+            *map(jnp.stack, zip(*(self._values(x, image) for image in self._images()), strict=True))
         )
         projected = []
-        for block, _ in self._all_blocks:
-            basis = block.irrep.unitary[1]
+        for irrep, block in zip(irreps(self.action.group), self._known_blocks(), strict=True):
+            basis = _cast(irrep.unitary[1], self._dtype)
             if mixing is not None:
-                basis = np.einsum("hi,hkb->ikb", mixing, basis)
-            projected.append(_to_block(self._cast(basis), block.vectors, *rows))
+                basis = jnp.einsum("hi,hkb->ikb", mixing.astype(basis.dtype), basis)
+            nngp, ntk = (spectrum.to_block(basis, k.astype(basis.dtype)) for k in rows)
+            projected.append((spectrum.to_frame(block, ntk), nngp))
         return projected
 
-    def _covariance_at(self, t: float, prior: Array, ours, others, pairs: str) -> Array:
+    def _covariance_at(
+        self,
+        tau: Array,
+        prior: Array,
+        ours: Sequence[spectrum.Rows],
+        others: Sequence[spectrum.Rows],
+        pairs: str,
+    ) -> Array:
         """Σ_t of all pairs, "kxe,kze->xz", or of inputs at the same place, "kxe,kxe->x"; the prior is K."""
-        total = prior
-        for (block, gram), one, two in zip(self._all_blocks, ours, others, strict=True):
-            change = _change(self._phi(block, t), block.vectors, gram, *one, *two, pairs)
-            total = total + block.weight * change
+        blocks, total = self._known_blocks(), prior
+        largest, ridge = spectrum.largest_eigenvalue(blocks), self._real(self.ridge)
+        parts = zip(irreps(self.action.group), blocks, self._nngp or (), ours, others, strict=True)
+        for irrep, block, gram, one, two in parts:
+            change = spectrum.change_of_covariance(
+                block, gram, one, two, tau, ridge, largest, self._points, pairs
+            )
+            total = total + _weight(irrep) * change
         return total
 
     def orbit_variance(self, x: ArrayLike, t: ArrayLike) -> Array:
@@ -449,50 +637,50 @@ class GradientFlow:
 
         Raises:
             ValueError: the ensemble was not made by `GradientFlow.augmented`; a time that is negative or
-                NaN; inputs that do not fit the kernel.
+                NaN; inputs that do not fit those of the training set.
         """
         if self._order == 1:
             raise ValueError(
                 "GradientFlow.orbit_variance: this ensemble has no group. "
                 "Make it with GradientFlow.augmented(kernel, x, y, action)."
             )
-        t, x = _times("orbit_variance", t), jnp.asarray(x)
-        outputs = self._labels[0].shape[2]
-        character = np.full(self._order, float(outputs))
-        if self._label_matrices is not None:
-            character = np.trace(self._label_matrices, axis1=1, axis2=2)
+        x, t = self._inputs("orbit_variance", "x", x), _times("orbit_variance", t)
+        group, character = self.action.group, self._character / self._order
+        outputs = self._shape_of_output[0] if self._shape_of_output else 1
         # Σ_u χ(u) f(ρ(u)x)/|G| has the kernel Σ_u χ(u) Θ(x, ρ(u⁻¹h)X)/|G| with ρ(h)X: no new kernel values
-        group = self._action.group
-        mixing = character[group.table[:, group.inverses]] / self._order
-        self._check_memory(irreps(group), matrices=2, tests=x.shape[0])
-        ours, mean = self._project(x), self._project(x, mixing)
-        prior = jnp.diagonal(self._kernel(x, x).nngp)
-        prior_of_mean = sum(
-            character[u] / self._order * jnp.diagonal(self._kernel(x, self._action(u, x)).nngp)
-            for u in range(self._order)
-        )
-        answers = [
-            outputs * self._covariance_at(s, prior, ours, ours, "kxe,kxe->x")
-            - self._covariance_at(s, prior_of_mean, ours, mean, "kxe,kxe->x")
-            for s in t.ravel().tolist()
-        ]
-        return jnp.maximum(jnp.stack(answers), 0).reshape(*t.shape, x.shape[0])
+        mixing = character[group.table[:, group.inverses]]
+        self._check_memory(irreps(group), 2, tests=2 * x.shape[0])
+        flow = self.with_covariance()
+        ours, mean = flow._project(x), flow._project(x, mixing)
+        prior, prior_of_mean = self._diagonal(x, x), jnp.zeros((), self._dtype)
+        for u in range(self._order):
+            prior_of_mean = prior_of_mean + character[u] * self._diagonal(x, self._image(x, u))
 
-    def sample(self, key: Array, x: ArrayLike, t: float, members: int) -> Array:
+        def at(tau: Array) -> Array:
+            own = flow._covariance_at(tau, prior, ours, ours, "kxe,kxe->x")
+            with_mean = flow._covariance_at(tau, prior_of_mean, ours, mean, "kxe,kxe->x")
+            return jnp.maximum(outputs * own - with_mean, 0)
+
+        return self._at_each(t, at, x.shape[:1])
+
+    def sample(self, key: Array, x: ArrayLike, t: ArrayLike, members: int) -> Array:
         r"""Predictions of members drawn from $\mathcal{N}(\mu_t, \Sigma_t)$, without training a network.
+
+        Of several times each is what the same call with this time alone returns: right at every time, but
+        not the path of one member, whose predictions at two times are correlated otherwise.
 
         Args:
             key: a JAX random key.
             x: inputs, shape (n, *features); to compare members over an orbit, give all of it at once.
-            t: the time, ≥ 0 or inf; in units of 1/η.
+            t: the time, a scalar or an array, each ≥ 0 or inf; in units of 1/η.
             members: how many, at least 1.
 
         Returns:
-            Array of shape (members, n) or (members, n, outputs).
+            Array of shape (*t.shape, members, n) or (*t.shape, members, n, outputs).
 
         Raises:
-            ValueError: a time that is negative, NaN or not a single number, or members that is not a
-                positive integer.
+            ValueError: a time that is negative or NaN, or members that is not a positive integer; inputs
+                that do not fit those of the training set.
 
         >>> from nteq.kernels import mlp_kernel
         >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
@@ -500,87 +688,95 @@ class GradientFlow:
         >>> flow.sample(jax.random.key(0), 3 * x, t=1.0, members=5).shape
         (5, 2)
         """
-        if _times("sample", t).ndim:
-            raise ValueError(f"GradientFlow.sample: t must be one time, got shape {np.shape(t)}.")
-        if isinstance(members, bool) or not isinstance(members, int | np.integer) or members < 1:
-            raise ValueError(f"GradientFlow.sample: members must be a positive integer, got {members!r}.")
+        x, t = self._inputs("sample", "x", x), _times("sample", t)
+        members = _checks.count("GradientFlow.sample", "members", members)
         mean, covariance = self.mean(x, t), self.covariance(x, t)
         # Σ is singular on training points at late times: eigenvalues take a root where Cholesky fails
-        eigenvalues, vectors = jnp.linalg.eigh(covariance)
-        root = vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))
-        noise = jax.random.normal(key, (members, *mean.shape), covariance.dtype)
-        return mean + jnp.einsum("xe,me...->mx...", root, noise)
+        eigenvalues, vectors = jnp.linalg.eigh(spectrum.once_differentiable(covariance))
+        root = vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[..., None, :]
+        noise = jax.random.normal(key, (members, x.shape[0], *self._shape_of_output), covariance.dtype)
+        around = jnp.einsum("...xe,meo->...mxo", root, noise.reshape(*noise.shape[:2], -1))
+        return jnp.expand_dims(mean, t.ndim) + around.reshape(*t.shape, *noise.shape)
 
-    @cached_property
-    def _spectrum(self) -> np.ndarray:
-        """All |G| n eigenvalues of the training Gram matrix."""
-        return np.sort(
-            np.concatenate(
-                [np.repeat(b.eigenvalues, b.weight * b.irrep.multiplicity) for b, _ in self._all_blocks]
-            )
+    @property
+    def condition_number(self) -> float | Array:
+        """Largest over smallest eigenvalue of Θ(X, X) + ridge, inf if that is singular to rounding.
+
+        As many times longer than the fastest mode takes the slowest. Needs the NTK of the training set alone.
+        """
+        blocks = self._complete(nngp=False)._known_blocks()
+        value = spectrum.condition_number(
+            [b.eigenvalues for b in blocks], self._real(self.ridge), self._points
         )
+        return float(value) if _checks.is_known(value) else value
 
     @property
-    def condition_number(self) -> float:
-        """Largest over smallest eigenvalue of the training Gram matrix, inf if it is singular to rounding."""
-        smallest, largest = float(self._spectrum[0]), float(self._spectrum[-1])
-        rounding = len(self._spectrum) * float(jnp.finfo(self._dtype).eps) * largest
-        return largest / smallest if smallest > rounding else np.inf
+    def effective_rank(self) -> float | Array:
+        r"""$e^{H(p)}$ with the entropy H of the normalised eigenvalues p (Roy & Vetterli 2007): 1 … N.
 
-    @property
-    def effective_rank(self) -> float:
-        r"""$e^{H(p)}$ with the entropy H of the normalised eigenvalues p (Roy & Vetterli 2007): 1 … N."""
-        p = self._spectrum / self._spectrum.sum()
-        p = p[p > 0]
-        return float(np.exp(-(p * np.log(p)).sum()))
+        Of Θ(X, X) without the ridge; 0 if that is zero.
+        """
+        blocks = self._complete(nngp=False)._known_blocks()
+        copies = [_weight(s) * s.multiplicity for s in irreps(self.action.group)]
+        value = spectrum.effective_rank([b.eigenvalues for b in blocks], copies)
+        return float(value) if _checks.is_known(value) else value
 
 
-@jax.jit
-def _largest_and_asymmetry(kappa: Array) -> tuple[Array, Array]:
-    return jnp.abs(kappa).max(), jnp.abs(kappa - kappa.T).max()
+def _weight(irrep: Irrep) -> int:
+    """A block of a complex σ counts twice, by its real part: see `Irrep.unitary`."""
+    return 1 if irrep.kind == "real" else 2
 
 
-@partial(jax.jit, donate_argnames="total")
-def _add(total: Array, sigma: Array, kappa: Array) -> Array:
-    return total + jnp.kron(sigma, kappa)
+def _cast(array: np.ndarray, dtype: np.dtype) -> Array:
+    """A real or complex array in the precision of the kernel."""
+    return jnp.asarray(array, np.result_type(dtype, np.complex64) if np.iscomplexobj(array) else dtype)
 
 
-@jax.jit
-def _add_adjoint(total: Array) -> Array:
-    return total + total.conj().T
+def _filled(
+    blocks: tuple[Block | None, ...], places: Sequence[int], found: Sequence[Block]
+) -> tuple[Block | None, ...]:
+    new = dict(zip(places, found, strict=True))
+    return tuple(new.get(i, block) for i, block in enumerate(blocks))
 
 
-@partial(jax.jit, donate_argnames="gram")
-def _eigh(gram: Array) -> tuple[Array, Array]:
-    return jnp.linalg.eigh(gram, symmetrize_input=False)
+def _same_group(one: Action, other: Action) -> bool:
+    return one.group == other.group or np.array_equal(one.group.table, other.group.table)
 
 
-def _times(method: str, t: ArrayLike) -> np.ndarray:
-    t = np.asarray(t, dtype=float)
-    if np.isnan(t).any() or (t < 0).any():
+def _times(method: str, t: ArrayLike) -> np.ndarray | Array:
+    try:
+        t = np.asarray(t, dtype=float) if _checks.is_known(t) else jnp.asarray(t)
+    except (TypeError, ValueError):
+        raise ValueError(f"GradientFlow.{method}: t must be ≥ 0 (inf is allowed), got {t!r}.") from None
+    if isinstance(t, np.ndarray) and not (t >= 0).all():
         raise ValueError(f"GradientFlow.{method}: t must be ≥ 0 (inf is allowed), got {t}.")
     return t
 
 
-@jax.jit
-def _phi(eigenvalues: Array, tau: float, largest: float, points: int) -> Array:
-    """φ(λ, τ) = (1 − e^(−λτ))/λ, with φ(0, τ) = τ and, once τ would only amplify rounding, 0."""
-    eps = float(jnp.finfo(eigenvalues.dtype).eps)
-    null = eigenvalues <= points * eps * largest
-    of_null = jnp.where(tau * largest * eps**0.5 < 1, tau, 0)
-    safe = jnp.where(null, 1, eigenvalues)
-    return jnp.where(null, of_null, -jnp.expm1(-safe * tau) / safe)
+def _check_symmetry(kappa: Array, which: str) -> None:
+    if not _checks.is_known(kappa):
+        return
+    largest, apart = _checks.look(lambda: jnp.stack(spectrum.asymmetry(kappa)))
+    # √ε: what neural-tangents' arccos leaves on the diagonal; a real defect is far larger
+    slack = 10 * float(jnp.finfo(kappa.dtype).eps) ** 0.5 * largest
+    if apart > slack:
+        raise ValueError(
+            f"GradientFlow: the training Gram matrix of the {which} is not symmetric, "
+            f"its largest |k(x, x′) − k(x′, x)| is {apart:.1e}. Is the kernel one?"
+        )
 
 
-@jax.jit
-def _to_block(basis: Array, vectors: Array, nngp: Array, ntk: Array) -> tuple[Array, Array]:
-    k, rows = basis.shape[1], ntk.shape[1]
-    nngp, ntk = (jnp.einsum("hkb,hxj->kxbj", basis, m).reshape(k, rows, -1) for m in (nngp, ntk))
-    return ntk @ vectors, nngp
+def _device_of(x: Array) -> jax.Device:
+    if _checks.is_known(x):
+        return next(iter(x.devices()))
+    with jax.ensure_compile_time_eval():  # where a traced one will be
+        return next(iter(jnp.zeros(()).devices()))
 
 
-@partial(jax.jit, static_argnames="pairs")
-def _change(phi, vectors, gram, ntk1, nngp1, ntk2, nngp2, pairs: str) -> Array:
-    """What training adds to the covariance in one block."""
-    a1, a2 = ((ntk * phi) @ vectors.conj().T for ntk in (ntk1, ntk2))
-    return (jnp.einsum(pairs, a1 @ gram - nngp1, a2.conj()) - jnp.einsum(pairs, a1, nngp2.conj())).real
+def _memory_of(device: jax.Device) -> float | None:
+    """How many bytes may be used there, None where nobody knows."""
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    if hasattr(os, "sysconf"):
+        return 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None

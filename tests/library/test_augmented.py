@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nteq import gradient_flow
 from nteq.actions import (
     Action,
     direct_product,
@@ -213,6 +214,44 @@ def test_a_lattice_equal_to_its_own_rotation_gives_the_right_finite_answer(t):
     assert flow.condition_number == np.inf and np.isfinite(flow.orbit_variance(far, t)).all()
 
 
+def test_ridge_and_variance_are_those_of_the_images_written_out():
+    case = CASES["C4, lattices, planar labels"]
+    x, y, x_test = problem(case, 11)
+    many, moved = images_of(case, x, y)
+    flow = GradientFlow.augmented(case[0], x, y, *case[1:3], ridge=0.2)
+    explicit = GradientFlow(case[0], many, moved, ridge=0.2)
+    np.testing.assert_allclose(flow.mean(x_test, TIMES), explicit.mean(x_test, TIMES), atol=1e-10)
+    expected = explicit.covariance(x_test, TIMES)
+    np.testing.assert_allclose(flow.covariance(x_test, TIMES), expected, atol=1e-10)
+    variance = flow.variance(x_test, TIMES)
+    np.testing.assert_allclose(variance, np.diagonal(expected, axis1=1, axis2=2), atol=1e-10)
+    assert flow.condition_number == pytest.approx(explicit.condition_number, rel=1e-6)
+
+
+def test_what_is_not_kept_is_computed_again(monkeypatch):
+    case = CASES["C4, lattices, planar labels"]
+    x, y, x_test = problem(case, 12)
+    ask = lambda flow: (
+        flow.mean(x_test, TIMES),
+        flow.covariance(x_test, TIMES),
+        flow.orbit_variance(x_test, 1.0),
+    )
+    expected = ask(GradientFlow.augmented(case[0], x, y, *case[1:3]))
+    for name, small in (("_ROWS", 8 * 3 * 2), ("_KEPT", 0), ("_SQUARE", 3)):
+        monkeypatch.setattr(gradient_flow, name, small)
+    for found, whole in zip(ask(GradientFlow.augmented(case[0], x, y, *case[1:3])), expected, strict=True):
+        np.testing.assert_allclose(found, whole, atol=1e-12)
+
+
+def test_the_spectrum_of_an_augmented_ensemble_leaves_the_nngp_alone():
+    x, y, x_test = problem(CASES["D4, lattices"], 13)
+    flow = GradientFlow.augmented(relu, x, y, CASES["D4, lattices"][1])
+    number, whole = flow.condition_number, flow.with_covariance()
+    assert flow._complete(nngp=False)._nngp is None or flow._complete(nngp=True) is whole
+    assert whole.condition_number == number and whole.with_covariance() is whole
+    np.testing.assert_array_equal(whole.covariance(x_test, 1.0), flow.covariance(x_test, 1.0))
+
+
 def test_covariance_between_two_batches_is_part_of_that_within_both():
     case = CASES["D4, lattices"]
     x, y, x_test = problem(case, 4)
@@ -315,8 +354,14 @@ def uneven(a, b):
         (lambda: GradientFlow.augmented(relu, X, Y, TURN).mean(X, -1.0), r"mean: t must be ≥ 0"),
         (lambda: GradientFlow.augmented(relu, X, Y, TURN).covariance(X, np.nan), r"covariance: t must"),
         (lambda: GradientFlow(relu, X, Y).orbit_variance(X, 1.0), "has no group"),
-        (lambda: GradientFlow(relu, X, Y).sample(jax.random.key(0), X, [1.0, 2.0], 3), "must be one time"),
-        (lambda: GradientFlow(relu, X, Y).sample(jax.random.key(0), X, 1.0, 0), "positive integer, got 0"),
+        (
+            lambda: GradientFlow.augmented(relu, X, Y, TURN).orbit_variance(X[..., :3], 1.0),
+            "orbit_variance: x",
+        ),
+        (
+            lambda: GradientFlow(relu, X, Y).sample(jax.random.key(0), X, 1.0, 0),
+            "members must be an integer of at least 1, got 0",
+        ),
         (
             lambda: GradientFlow.augmented(
                 lambda a, b: Kernels(-relu(a, b).nngp, -relu(a, b).ntk), X, Y, TURN
