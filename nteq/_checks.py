@@ -108,7 +108,7 @@ def real(caller: str, name: str, values: Any) -> Array:
     return converted
 
 
-def _computed_in(dtype) -> np.dtype:
+def _computed_in(dtype: Any) -> np.dtype[Any]:
     floating = jnp.issubdtype(dtype, jnp.floating)
     wide = np.float32 if floating and dtype.itemsize < 4 else dtype if floating else jnp.result_type(float)
     return jax.dtypes.canonicalize_dtype(wide)

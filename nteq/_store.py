@@ -8,6 +8,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,7 +61,7 @@ class Store:
 
     def read(self) -> dict[int, np.ndarray]:
         """All predictions in the folder, by member."""
-        found = {}
+        found: dict[int, np.ndarray] = {}
         for path in sorted(self.folder.glob("members-*.npz")):
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest()[:16] != path.stem.rsplit("-", 1)[-1]:
@@ -81,7 +82,7 @@ class Store:
             return
         members = sorted(predictions)
         values = np.stack([predictions[i] for i in members])
-        entries = {"members": np.array(members), "predictions": values}
+        entries: dict[str, Any] = {"members": np.array(members), "predictions": values}
         if values.dtype.kind == "V":  # bfloat16, whose name NumPy's files do not keep
             bits = np.dtype(f"u{values.dtype.itemsize}")
             entries |= {"predictions": values.view(bits), "dtype": np.array(values.dtype.name)}

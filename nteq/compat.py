@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.core
@@ -55,7 +57,7 @@ def _check_installed() -> None:
         )
 
 
-def _restore(module: types.ModuleType, **names) -> None:
+def _restore(module: types.ModuleType, **names: Any) -> None:
     """Adds the names that the module lacks (or only has behind a deprecation)."""
     for name, value in names.items():
         vars(module).setdefault(name, value)
@@ -85,9 +87,9 @@ def _restore_names() -> None:
         config=types.SimpleNamespace(jax_enable_checks=False),
     )
     try:
-        import jax.util as jax_util
+        jax_util = importlib.import_module("jax.util")
     except ImportError:
-        jax_util = sys.modules["jax.util"] = jax.util = types.ModuleType("jax.util")
+        jax_util = sys.modules["jax.util"] = vars(jax)["util"] = types.ModuleType("jax.util")
     _restore(jax_util, safe_map=_util.safe_map, safe_zip=_util.safe_zip)
 
 
@@ -110,20 +112,23 @@ from neural_tangents._src import empirical as _empirical  # noqa: E402
 from neural_tangents._src import predict as _predict  # noqa: E402
 
 
-def _get_flops(f, optimize, *args, **kwargs):
+def _get_flops(f: Callable[..., Any], optimize: bool, *args: Any, **kwargs: Any) -> Any:
     """As theirs; cost_analysis() was a list of dicts and is a dict now."""
     lowered = jax.jit(f).lower(*args, **kwargs)
-    return (lowered.compile() if optimize else lowered).cost_analysis()["flops"]
+    cost: Any = (lowered.compile() if optimize else lowered).cost_analysis()
+    return cost["flops"]
 
 
-def _get_primals_out_and_pullback(fn, mode, _j_rules, _s_rules, _fwd, *primals_in):
+def _get_primals_out_and_pullback(
+    fn: Callable[..., Any], mode: Any, _j_rules: Any, _s_rules: Any, _fwd: Any, *primals_in: Any
+) -> tuple[Any, Callable[..., Any]]:
     """As theirs, with the linear jaxpr from the public API instead of ad.linearize."""
     flat_in, in_tree = jax.tree.flatten(primals_in)
     with jax.disable_jit():  # no call primitives in the jaxpr
         primals_out, fn_jvp = jax.linearize(lambda *flat: fn(*jax.tree.unflatten(in_tree, flat)), *flat_in)
         closed = jax.make_jaxpr(fn_jvp)(*flat_in)
 
-    def pullback_fn(*cotangents):
+    def pullback_fn(*cotangents: Any) -> Any:
         out = _empirical._backward_pass(
             closed.jaxpr,
             mode=mode,
@@ -139,24 +144,24 @@ def _get_primals_out_and_pullback(fn, mode, _j_rules, _s_rules, _fwd, *primals_i
     return primals_out, pullback_fn
 
 
-def _eqn_vjp_fn(eqn, cotangents, *invals):
+def _eqn_vjp_fn(eqn: Any, cotangents: Any, *invals: Any) -> Any:
     """As theirs, less the call primitives, which disable_jit above rules out."""
     if eqn is None:  # identity function
         return (cotangents,)
     return jax.interpreters.ad.get_primitive_transpose(eqn.primitive)(cotangents, *invals, **eqn.params)
 
 
-def _in_trace_of_arguments(fn):
+def _in_trace_of_arguments(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Lets fn take tracers although it runs in eval_context(), which has refused them since JAX 0.4.36.
 
     Where the arguments belong to several traces the innermost one holds them all.
     """
 
-    def depth(trace):
+    def depth(trace: Any) -> int:
         parent = getattr(trace, "parent_trace", None)
         return 0 if parent is None else 1 + depth(parent)
 
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves = jax.tree.leaves((args, kwargs))
         traces = [leaf._trace for leaf in leaves if isinstance(leaf, jax.core.Tracer)]
         if not traces:
