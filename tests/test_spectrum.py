@@ -159,6 +159,13 @@ def test_a_second_derivative_in_the_matrix_is_refused_rather_than_wrong():
         jax.hessian(value)(0.0)
     with pytest.raises(NotImplementedError, match="this derivative is not implemented"):
         jax.grad(jax.grad(value))(0.0)
+    block = spectrum.decompose(jnp.array(gram))  # a flow may itself be what is differentiated
+    rest = jnp.asarray(1.0), jnp.asarray(0.0), spectrum.largest_eigenvalue([block]), 4
+    moved = lambda s: Block(block.eigenvalues, block.vectors + s * (change @ block.vectors))
+    value = lambda s: spectrum.filtered(moved(s), jnp.ones((1, 4)), *rest).sum()
+    assert np.isfinite(jax.grad(value)(0.0))
+    with pytest.raises(NotImplementedError, match="this derivative is not implemented"):
+        jax.grad(jax.grad(value))(0.0)
 
 
 def test_the_derivative_of_the_inverse_is_that_of_the_pseudo_inverse_at_constant_rank():

@@ -76,6 +76,14 @@ def test_a_flow_is_an_argument_of_jit_and_another_of_its_shapes_compiles_nothing
     assert asked._cache_size() == 1
 
 
+def test_numbers_in_a_kernel_that_is_a_pytree_are_arrays_of_the_flow():
+    asked = jax.jit(lambda flow: flow.mean(FAR, 1.0))
+    for scale in (1.3, 0.7):
+        agree(asked(GradientFlow(Smooth(scale), X, Y)), GradientFlow(Smooth(scale), X, Y).mean(FAR, 1.0))
+    assert asked._cache_size() == 1
+    assert float(GradientFlow(Smooth(0.7), X, Y).kernel.scale) == 0.7
+
+
 @ways
 def test_jit_needs_no_eager_call_before(way):
     expected = answers(made(way), FAR, 0.5)
