@@ -60,7 +60,7 @@ class Store:
 
     def read(self) -> dict[int, np.ndarray]:
         """All predictions in the folder, by member."""
-        found = {}
+        found: dict[int, np.ndarray] = {}
         for path in sorted(self.folder.glob("members-*.npz")):
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest()[:16] != path.stem.rsplit("-", 1)[-1]:
