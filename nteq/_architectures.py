@@ -104,7 +104,7 @@ class _Scaled:
             # the factor on the weights, of which there are fewer than activations
             W, b = W * (self.W_std / math.sqrt(W.shape[0])), None if b is None else self.b_std * b
         out = h @ W
-        return out if b is None else out + jnp.broadcast_to(b, out.shape)
+        return out if b is None else out + jnp.expand_dims(b, range(out.ndim - 1))
 
     def answer(self, layer: Layer, h: Array) -> Array:
         out = self.dense(layer, h)

@@ -29,14 +29,13 @@ def on_devices(
     """
     size = training.block * len(devices)
     sharding = NamedSharding(Mesh(np.array(devices), ("members",)), PartitionSpec("members"))
-    places = sharding.addressable_devices_indices_map((size,))
-    shards = {device: index[0] for device, index in places.items() if index is not None}
+    shards = {device: index[0] for device, index in sharding.addressable_devices_indices_map((size,)).items()}
     program, network = training.program, training.program.network
-    arguments = (key, training.x, training.y, training.rate, _program.in_batches(x_test, predict_batch_size))
-    data = {device: jax.device_put(arguments, device) for device in shards}
+    data = (key, training.x, training.y, training.rate, _program.in_batches(x_test, predict_batch_size))
+    placed = {device: jax.device_put(data, device) for device in shards}
 
     def on_device(device: jax.Device, chosen: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        key, *given, test = data[device]
+        key, *given, test = placed[device]
         keys = _program.member_keys(key, jax.device_put(chosen, device))
         params = _program.draw(network, training.x.shape[1:], training.x.dtype, keys[:, 0])
         state, done = _program.start(program, params, len(training.x)), 0

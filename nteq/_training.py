@@ -241,16 +241,18 @@ def described_params(caller: str, params: Any) -> tuple[int, np.dtype, str]:
 
 def typed_key(caller: str, key: ArrayLike) -> Array:
     """One random key of the new kind."""
-    if not jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key):
-        try:  # the old kind, of JAX's default generator
-            key = jax.random.wrap_key_data(key)
-        except (TypeError, ValueError, AttributeError) as error:
+    if isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        typed = key
+    else:  # the old kind, of JAX's default generator
+        try:
+            typed = jax.random.wrap_key_data(jnp.asarray(key))
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{caller}: key must be a random key such as jax.random.key(0), got {key!r}."
             ) from error
-    if key.shape:
-        raise ValueError(f"{caller}: key must be one random key, got {key.size}, of shape {key.shape}.")
-    return key
+    if typed.shape:
+        raise ValueError(f"{caller}: key must be one random key, got {typed.size}, of shape {typed.shape}.")
+    return typed
 
 
 def shape_of_params(network: Network, x: Array) -> Any:

@@ -273,7 +273,7 @@ def run(
         why = "resume=True" if resume else "several processes, to gather what they did,"
         raise ValueError(f"run: {why} needs a folder in which the run is stored, got folder=None.")
 
-    store, kept = None, {}
+    store, kept = None, dict[int, np.ndarray]()
     if folder is not None:
         configuration = training.configuration(key, x_test, snapshots, predict_batch_size)
         store = Store(Path(folder).expanduser(), configuration)
@@ -286,7 +286,8 @@ def run(
         unit=" members",
         disable=not progress or jax.process_index() > 0,
     )
-    new, last, together = {}, time.monotonic(), training.block * len(devices)
+    new: dict[int, np.ndarray] = {}
+    last, together = time.monotonic(), training.block * len(devices)
     try:
         for start in range(0, len(todo), together):
             new |= compute(todo[start : start + together])

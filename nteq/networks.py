@@ -109,8 +109,8 @@ def mlp(
     (3,)
     """
     common = _common("mlp", outputs, activation, W_std, b_std, parameterization)
-    sizes = _checks.count("mlp", "width", width), _checks.count("mlp", "depth", depth)
-    return _network(MLP(*sizes, *common))
+    width, depth = _checks.count("mlp", "width", width), _checks.count("mlp", "depth", depth)
+    return _network(MLP(width, depth, *common))
 
 
 def cnn(
@@ -157,10 +157,10 @@ def cnn(
     >>> network.apply(params, jnp.ones((2, 28, 28, 1))).shape
     (2, 10)
     """
-    layers = _convolutions("cnn", channels, filter_sizes, strides, padding)
+    filters, sizes, steps = _convolutions("cnn", channels, filter_sizes, strides, padding)
     _checks.choice("cnn", "readout", readout, ("flatten", "average"))
     common = _common("cnn", outputs, activation, W_std, b_std, parameterization)
-    return _network(CNN(*layers, readout, *common))
+    return _network(CNN(filters, sizes, steps, padding, readout, *common))
 
 
 def gcnn(
@@ -209,9 +209,9 @@ def gcnn(
     >>> bool(jnp.allclose(network.apply(params, x), network.apply(params, turned), atol=1e-5))
     True
     """
-    layers = _convolutions("gcnn", channels, filter_sizes, strides, padding)
+    filters, sizes, steps = _convolutions("gcnn", channels, filter_sizes, strides, padding)
     common = _common("gcnn", outputs, activation, W_std, b_std, parameterization)
-    architecture = GCNN(*layers, *common)
+    architecture = GCNN(filters, sizes, steps, padding, *common)
     for number, layer in enumerate(architecture.layers, 1):
         if padding != "VALID" and (layer.stride > 1 or layer.size % 2 == 0):
             raise ValueError(
@@ -227,8 +227,10 @@ def _network(architecture: Architecture) -> Network:
         return Network(*made)
     widths: dict[str, Any] = {}
     if architecture.parameterization == "ntk":  # where the limit does not depend on them
-        mlp = isinstance(architecture, MLP)
-        widths = {"width": 1} if mlp else {"channels": (1,) * len(architecture.channels)}
+        if isinstance(architecture, MLP):
+            widths = {"width": 1}
+        else:
+            widths = {"channels": (1,) * len(architecture.channels)}
     return Network(*made, Limit(replace(architecture, outputs=None, **widths)))
 
 
@@ -243,11 +245,11 @@ def _common(
     """The arguments that all three take, each in one form, so that equal networks compare equal."""
     if outputs is not None:
         outputs = _checks.count(caller, "outputs", outputs)
-    if callable(activation):
+    if not isinstance(activation, str) and callable(activation):
         known = [name for name, function in ACTIVATIONS.items() if function is activation]
-        activation = known[0] if known else activation
         batch = jax.ShapeDtypeStruct((2, 3), jnp.result_type(float))
-        answer = jax.eval_shape(activation, batch) if not known else batch
+        answer = jax.eval_shape(activation, batch)
+        activation = known[0] if known else activation
         if getattr(answer, "shape", None) != batch.shape:
             raise ValueError(
                 f"{caller}: activation must map arrays entry by entry, but of shape (2, 3) it makes {answer}."
@@ -273,18 +275,18 @@ def _convolutions(
     filter_sizes: int | Sequence[int],
     strides: int | Sequence[int],
     padding: str,
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str]:
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Channels, sizes and strides with one integer for each layer."""
-    layers = len(channels) if np.ndim(channels) else 1
+    layers = 1 if np.ndim(channels) == 0 else np.size(channels)
     if not layers:
         raise ValueError(f"{caller}: channels must name at least one layer, such as [16, 32], got [].")
     _checks.choice(caller, "padding", padding, ("VALID", "SAME", "CIRCULAR"))
     checked = []
     for name, value in {"channels": channels, "filter_sizes": filter_sizes, "strides": strides}.items():
-        values = list(value) if np.ndim(value) else [value] * layers
+        values: list[Any] = [value] * layers if np.ndim(value) == 0 else list(np.asarray(value, object))
         if len(values) != layers:
             raise ValueError(
                 f"{caller}: {name} must be one integer or one for each of the {layers} layers, got {value!r}."
             )
         checked.append(tuple(_checks.count(caller, name, one) for one in values))
-    return checked[0], checked[1], checked[2], padding
+    return checked[0], checked[1], checked[2]
