@@ -40,7 +40,8 @@ def mlp_values(
 ) -> tuple[Array, Array]:
     """NNGP and NTK of x1, shape (n1, d), and x2, shape (n2, d), each of shape (n1, n2)."""
     scale = W_std / math.sqrt(x1.shape[1])
-    side, pairs = {"relu": (_relu_side, _relu_pairs), "erf": (_erf_side, _erf_pairs)}[activation]
+    known: dict[str, tuple[Any, Any]] = {"relu": (_relu_side, _relu_pairs), "erf": (_erf_side, _erf_pairs)}
+    side, pairs = known[activation]
     sides = (side(_rows(x, b_std / scale), depth, scale, W_std, b_std) for x in (x1, x2))
     return _by_rows(partial(pairs, depth, W_std, b_std), *sides)
 
@@ -137,7 +138,7 @@ def _relu_pairs(
     cosine = _products(side1.rows, side2.rows, 1 / side1.rows.norm, 1 / side2.rows.norm)
 
     # The state is Θ/(ab), with a and b the roots of the diagonal of K, and 1 − cos θ, cos θ = K/(ab).
-    def layer(i: Any, ntk: Array, less: Array, more: Array) -> tuple[Array, Array]:
+    def layer(i: Any, ntk: Any, less: Any, more: Any) -> tuple[Array, Array]:
         defect, slope = _arc(less, more)
         (r, s), (c, d) = _each_pair(side1.weight, side2.weight, i), _each_pair(side1.bias, side2.bias, i)
         # 1 − (r s (1 − defect) + c d), of which nothing cancels, since (r, c) and (s, d) are unit vectors
@@ -148,7 +149,7 @@ def _relu_pairs(
         near, far = gap / _UNIT**2, 2 - gap / _UNIT**2
         state = layer(0, cosine, jnp.where(cosine >= 0, near, far), jnp.where(cosine >= 0, far, near))
         if depth > 1:  # a loop without iterations would still copy its state
-            state = jax.lax.fori_loop(1, depth, lambda i, state: layer(i, *state, 2 - state[1]), state)
+            state = jax.lax.fori_loop(1, depth, lambda i, now: layer(i, now[0], now[1], 2 - now[1]), state)
         norms, slopes, roots = (
             one[:, None] * two[None]
             for one, two in ((getattr(side, name) for side in (side1, side2)) for name in side1._fields[-3:])
@@ -270,11 +271,13 @@ def _erf_pairs(
             state = jax.lax.fori_loop(0, depth - 1, another, state)
         return layer(*state)[1:]
 
-    sides = ((side.rows, side.rho, side.delta) for side in (side1, side2))
-    return _with_gaps(tau, *sides, gap, layers)
+    one, other = ((side.rows, side.rho, side.delta) for side in (side1, side2))
+    return _with_gaps(tau, one, other, gap, layers)
 
 
-def _with_gaps(cosine: Array, rows1: Any, rows2: Any, gap_of: Callable[..., Array], layers: Callable) -> Any:
+def _with_gaps(
+    cosine: Array, rows1: Any, rows2: Any, gap_of: Callable[..., Array], layers: Callable[[Array], Any]
+) -> Any:
     """layers(1 − |cosine|, in units of 1/_UNIT²).
 
     Near ±1 the difference cancels and the angle would lose half its digits. There gap_of takes its place,

@@ -29,7 +29,8 @@ def on_devices(
     """
     size = training.block * len(devices)
     sharding = NamedSharding(Mesh(np.array(devices), ("members",)), PartitionSpec("members"))
-    shards = {device: index[0] for device, index in sharding.addressable_devices_indices_map((size,)).items()}
+    places = sharding.addressable_devices_indices_map((size,))
+    shards = {device: index[0] for device, index in places.items() if index is not None}
     program, network = training.program, training.program.network
     data = (key, training.x, training.y, training.rate, _program.in_batches(x_test, predict_batch_size))
     placed = {device: jax.device_put(data, device) for device in shards}

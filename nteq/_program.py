@@ -104,7 +104,10 @@ class Program:
 @jax.jit
 def member_keys(key: Array, indices: Array) -> Array:
     """Of each member: the key of its parameters, and that of its shuffles and augmentation, (members, 2)."""
-    pair = lambda index: jax.random.split(jax.random.fold_in(key, index))
+
+    def pair(index: Array) -> Array:
+        return jax.random.split(jax.random.fold_in(key, index))
+
     if jax.random.key_impl(key) == "threefry2x32":
         return jax.vmap(pair)(indices)
     # Other generators draw for all members at once under vmap, which makes one depend on its neighbours.

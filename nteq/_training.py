@@ -311,7 +311,8 @@ def labels(caller: str, loss: str | Loss, y: ArrayLike, shape: tuple[int, ...], 
             f"{np.shape(y)} of type {jnp.result_type(y)}."
         )
     if _checks.is_known(y):
-        least, most = (int(_checks.look(lambda f=f: f(np.asarray(y)))) for f in (np.min, np.max))
+        classes = _checks.look(lambda: np.asarray(y))
+        least, most = int(classes.min()), int(classes.max())
         if not (0 <= least and most < shape[1]):
             raise ValueError(
                 f"{caller}: y must name classes from 0 to {shape[1] - 1}, got values from {least} to {most}. "

@@ -94,7 +94,8 @@ class _OrbitAverage:
         x1, x2 = _checks.batch("orbit_average", "x1", x1), _checks.batch("orbit_average", "x2", x2)
         if self.check:
             require_invariance("orbit_average", self.kernel, self.action, x2)
-        order, totals = self.action.group.order, []
+        order = self.action.group.order
+        totals: list[Array] = []
         for g in range(order):
             values = self.kernel(x1, self.action(g, x2))
             terms = list(_as_kernels("orbit_average", values, (x1.shape[0], x2.shape[0])))
@@ -131,7 +132,7 @@ class _OrbitAverage:
         return cls(children[0] if opaque is None else opaque, action, children[1], check)
 
 
-def invariance_defect(kernel: Callable, action: Action, x: ArrayLike) -> float:
+def invariance_defect(kernel: Callable[..., Kernels], action: Action, x: ArrayLike) -> float:
     r"""How far a kernel is from $k(\rho(g)x, \rho(g)x') = k(x, x')$, on four inputs.
 
     $$\max_{g,\,x,\,x'}\ |k(\rho(g)x, \rho(g)x') - k(x, x')|\ /\ \max_{x,\,x'} |k(x, x')|,$$
@@ -165,7 +166,7 @@ def invariance_defect(kernel: Callable, action: Action, x: ArrayLike) -> float:
     return _defect(*sample)
 
 
-def require_invariance(caller: str, kernel: Callable, action: Action, x: ArrayLike) -> None:
+def require_invariance(caller: str, kernel: Callable[..., Kernels], action: Action, x: ArrayLike) -> None:
     """Raises if the kernel is not invariant under the action, as far as `invariance_defect` sees.
 
     Where x or a parameter of the kernel is traced there is nothing to see.
@@ -183,7 +184,9 @@ def require_invariance(caller: str, kernel: Callable, action: Action, x: ArrayLi
         )
 
 
-def _before_and_after(caller: str, kernel: Callable, action: Action, x: Any) -> tuple[Array, Array] | None:
+def _before_and_after(
+    caller: str, kernel: Callable[..., Kernels], action: Action, x: Any
+) -> tuple[Array, Array] | None:
     """NNGP and NTK of four inputs, and those of their images under each generator; None if traced."""
     if not _checks.is_known(x):
         return None

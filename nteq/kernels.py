@@ -117,7 +117,7 @@ def _require_squares(caller: str, dtype: Any, **deviations: Any) -> None:
             )
 
 
-def from_stax(kernel_fn: Callable) -> Callable[[ArrayLike, ArrayLike], Kernels]:
+def from_stax(kernel_fn: Callable[..., Any]) -> Callable[[ArrayLike, ArrayLike], Kernels]:
     """A neural-tangents kernel function as a `k(x1, x2) -> Kernels`.
 
     On the diagonal its ReLU kernels carry rounding noise of 7e-8, even in float64, since neural-tangents
@@ -149,7 +149,7 @@ def from_stax(kernel_fn: Callable) -> Callable[[ArrayLike, ArrayLike], Kernels]:
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _StaxKernel:
-    kernel_fn: Callable
+    kernel_fn: Callable[..., Any]
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
         x1, x2 = _batches("from_stax", x1, x2)
@@ -178,7 +178,9 @@ def _require_trustworthy(values: Kernels) -> None:
         )
 
 
-def empirical_ntk(apply: Callable, params, x1: ArrayLike, x2: ArrayLike, max_bytes: int = 2**28) -> Array:
+def empirical_ntk(
+    apply: Callable[..., Array], params: Any, x1: ArrayLike, x2: ArrayLike, max_bytes: int = 2**28
+) -> Array:
     r"""The empirical NTK of a finite network by contracting its Jacobians.
 
     $$\Theta_\theta(x, x') = \sum_\mu \frac{\partial f(x)}{\partial\theta_\mu}
@@ -228,14 +230,16 @@ def empirical_ntk(apply: Callable, params, x1: ArrayLike, x2: ArrayLike, max_byt
 
 
 @partial(jax.jit, static_argnames="apply")
-def _contract(apply: Callable, params: Any, a: Array, b: Array) -> Array:
-    jacobian = jax.vmap(lambda x: jax.jacobian(lambda p: apply(p, x[None])[0])(params))
+def _contract(apply: Callable[..., Array], params: Any, a: Array, b: Array) -> Array:
+    one = lambda x: jax.jacobian(lambda p: apply(p, x[None])[0])(params)
+    jacobian: Callable[[Array], Any] = jax.vmap(one)
 
-    def one_leaf(j1: Array, j2: Array, leaf: Array) -> Array:
+    def one_leaf(j1: Any, j2: Any, leaf: Any) -> Array:
         j1, j2 = (j.reshape(*j.shape[: j.ndim - leaf.ndim], -1) for j in (j1, j2))
         return j1 @ j2.T if j1.ndim == 2 else jnp.einsum("nap,mbp->nmab", j1, j2)
 
-    return sum(jax.tree.leaves(jax.tree.map(one_leaf, jacobian(a), jacobian(b), params)))
+    terms: list[Array] = jax.tree.leaves(jax.tree.map(one_leaf, jacobian(a), jacobian(b), params))
+    return sum(terms[1:], start=terms[0])
 
 
 def _batches(caller: str, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:

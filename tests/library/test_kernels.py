@@ -397,7 +397,7 @@ def test_from_stax_refuses_values_whose_products_overflow_or_underflow():
         (stax_mlp(1, "relu", 1.0, 0.0), 1e-10 * x),
         (stax_mlp(1, "relu", 1.0, 0.0), 1e20 * x),
     ):
-        with pytest.raises(ValueError, match="from_stax: .*float32 cannot hold these products"):
+        with pytest.raises(ValueError, match=r"from_stax: .*float32 cannot hold these products"):
             kernel(inputs, inputs)
         assert np.isfinite(kernel(inputs.astype(float), inputs.astype(float)).ntk).all()
 
