@@ -163,8 +163,11 @@ def _relu_pairs(
 @jax.custom_jvp
 def _arc(less: Array, more: Array) -> tuple[Array, Array]:
     """1 − κ₁(θ) and 2 κ₀(θ) = 1 − θ/π of less = 1 − cos θ and more = 1 + cos θ (Cho & Saul 2009)."""
-    # atan2 of the roots costs a quarter more; with more = 0 this is arctan of something huge, which is right
-    tangent = jnp.sqrt(less / jnp.maximum(more, jnp.finfo(more.dtype).tiny))
+    # Below the floor rounding decides. Without it, second derivatives would be NaN where a derivative of this
+    # is taken past the rule below: scan forgets it for what it keeps to go backwards.
+    floor = (jnp.finfo(less.dtype).eps / 16) ** 2
+    # atan2 of the roots costs a quarter more
+    tangent = jnp.sqrt(jnp.maximum(less, floor) / jnp.maximum(more, floor))
     angle, sine = 2 * jnp.arctan(tangent), tangent * more
     # κ₁ = (sin θ + (π − θ) cos θ)/π, arranged so that nothing cancels near θ = 0
     return less - (sine - angle * (1 - less)) / jnp.pi, 1 - angle / jnp.pi
