@@ -370,9 +370,8 @@ class GradientFlow:
                 else:
                     totals[i] = spectrum.add_term(totals[i], sigma, kappa)
         totals = [spectrum.add_adjoint(total) for total in totals]
-        if _checks.is_known(totals) and not all(
-            _checks.look(lambda total=total: jnp.isfinite(total).all()) for total in totals
-        ):
+        finite = lambda: jnp.array([jnp.isfinite(total).all() for total in totals])
+        if _checks.is_known(totals) and not _checks.look(finite).all():
             raise ValueError("GradientFlow: the kernel has values that are not finite on the training data.")
         return totals
 
