@@ -105,12 +105,10 @@ def _mlp_values(kernel: _MLPKernel, x1: Array, x2: Array) -> Kernels:
 
 
 def _require_squares(caller: str, dtype: Any, **deviations: Any) -> None:
-    info = jnp.finfo(dtype)
+    least, most = (float(bound) ** 0.5 for bound in (jnp.finfo(dtype).tiny, jnp.finfo(dtype).max))
     for name, value in deviations.items():
-        if not _checks.is_known(value):
-            continue
-        square = float(value) ** 2
-        if square > info.max or (name == "W_std" and square < info.tiny):  # a bias may vanish
+        # a bias may vanish
+        if _checks.is_known(value) and (value > most or (name == "W_std" and value < least)):
             raise ValueError(
                 f"{caller}: {name} = {value!r} has a square that {dtype} cannot hold. Scale the inputs "
                 'instead, or compute in float64: jax.config.update("jax_enable_x64", True).'
