@@ -56,7 +56,7 @@ def mlp_kernel(
     sides; so they are at a zero input of a ReLU network without biases, for directions at right angles to
     the other input. Inputs of any magnitude are right to rounding or, if the value is out of the range of
     the floats, 0 or inf. An erf network with a large σ_w is chaotic: each layer multiplies the difference of
-    two nearly equal inputs, and with it the rounding error of their kernel, by about √σ_w.
+    two nearly equal inputs, and with it the rounding error of their kernel, by about σ_w.
 
     Args:
         depth: the number of hidden layers, at least 1.
