@@ -251,30 +251,45 @@ def _erf_pairs(
         return rho1 * rho2 * _gap_of_directions(row1, row2, sign) + others / 2
 
     def layer(tau: Array, root: Array, ntk: Array) -> tuple[Array, Array, Array]:
-        inverse = 1 / (root * jnp.sqrt(2 - root**2))  # 1/√(1 − τ²)
-        arcsine = jnp.arctan(tau * inverse)
+        # arccos |τ| from whichever of sine and cosine is small, with one arctan
+        other = jnp.sqrt(2 - root**2)
+        inverse, steep = 1 / (root * other), jnp.abs(tau) > 0.5  # 1/√(1 − τ²)
+        arctan = jnp.arctan(jnp.where(steep, root / other, tau * inverse))
+        arcsine = jnp.where(steep, jnp.sign(tau) * (jnp.pi / 2 - 2 * arctan), arctan)
         nngp = w2 * 2 / jnp.pi * arcsine + b2
-        return arcsine, nngp, nngp + w2 * 4 / jnp.pi * inverse * ntk
+        arccos = jnp.where(steep, 2 * arctan, jnp.pi / 2 - jnp.abs(arctan))
+        return arccos, nngp, nngp + w2 * 4 / jnp.pi * inverse * ntk
 
-    def another(i: Any, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        arcsine, nngp, ntk = layer(*state)
+    def another(i: Any, state: tuple[Array, Array, Array], same: Array) -> tuple[Array, Array, Array]:
+        arccos, nngp, ntk = layer(*state)
         delta1, delta2 = _each_pair(side1.deltas, side2.deltas, i)
         angle1, angle2 = _each_pair(side1.angles, side2.angles, i)
         both, norm1, norm2 = delta1 * delta2, 1 / delta1, 1 / delta2
         tau = 2 * nngp * both
         # 1 − |τ| = (√((1 + 2a)(1 + 2a′)) − 2 |K|)/√(…): a sum in which the biases and what else is equal in
-        # a, a′ and K are gone. By the inequality of Cauchy and Schwarz it is at least 1.
-        sign = jnp.where(nngp >= 0, 1, -1).astype(tau.dtype)
-        apart = 1 + 4 * w2 / jnp.pi * (jnp.pi / 2 - sign * arcsine - (angle1 + angle2) / 2)
-        apart = apart + 2 * b2 * (1 - sign) - (norm1 - norm2) ** 2 / 2
-        gap = jnp.where(jnp.abs(tau) > 0.5, jnp.maximum(apart, 1) * both, 1 - jnp.abs(tau))
+        # a, a′ and K are gone. By the inequality of Cauchy and Schwarz it is at least 1, and 1 for equal
+        # inputs. What rounding would leave of equal ones grows from layer to layer where σ_w is large.
+        negative, before = nngp < 0, state[0]
+        arccos = jnp.where((before < 0) == negative, arccos, jnp.pi - arccos)
+        apart = 4 * w2 / jnp.pi * (arccos - (angle1 + angle2) / 2) - (norm1 - norm2) ** 2 / 2
+        apart = apart + jnp.where(negative, 4 * b2, 0)
+        apart = jnp.where(same, 0, jnp.maximum(apart, 0))
+        gap = jnp.where(jnp.abs(tau) > 0.5, (1 + apart) * both, 1 - jnp.abs(tau))
         return tau, jnp.sqrt(gap), ntk * both
 
     def layers(gap: Array) -> tuple[Array, Array]:
         state = (tau, jnp.sqrt(gap) / _UNIT, tau / 2)
         if depth > 1:
-            state = jax.lax.fori_loop(0, depth - 1, another, state)
+            same = equal_inputs(gap)
+            state = jax.lax.fori_loop(0, depth - 1, lambda i, state: another(i, state, same), state)
         return layer(*state)[1:]
+
+    def equal_inputs(gap: Array) -> Array:
+        """Whether x = x′ to rounding, of a gap that is that of x and x, or of a τ that is."""
+        delta1, delta2, rho = side1.delta[:, None], side2.delta[None], side1.rho[:, None]
+        few, small = 4 * jnp.finfo(tau.dtype).eps, gap < (1 - _NEAR) * _UNIT**2
+        equal = jnp.where(small, gap - delta1 * delta2 <= few * gap, rho**2 - tau <= few * rho**2)
+        return (delta1 == delta2) & (tau > 0) & equal
 
     one, other = ((side.rows, side.rho, side.delta) for side in (side1, side2))
     return _with_gaps(tau, one, other, gap, layers)
