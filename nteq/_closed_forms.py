@@ -18,9 +18,9 @@ from jax import Array
 
 _ENTRIES = 2**17  # of a kernel that are computed in one go
 
-# 1 − |cos| is held in units of 2⁻⁸⁰: of large inputs it would underflow in float32. In smaller units what
+# 1 − |cos| is held in units of 2⁻⁹⁶: of large inputs it would underflow in float32. In smaller units what
 # goes backwards in a derivative, divided by them, would.
-_UNIT = 2.0**40
+_UNIT = 2.0**48
 
 _NEAR = 0.99  # the |cos| above which 1 − |cos| is not computed as this difference
 

@@ -1,6 +1,7 @@
 """The tests run in float64, since their oracles are good to 1e-12; doctests, run apart, in the default."""
 
 import jax
+import pytest
 from hypothesis import settings
 
 jax.config.update("jax_enable_x64", True)
@@ -8,3 +9,10 @@ jax.config.update("jax_enable_x64", True)
 # the same examples at every run; no deadline, since the first call of a shape compiles
 settings.register_profile("nteq", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("nteq")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """What one module compiled stays in memory for the next otherwise: some gigabytes in the end."""
+    yield
+    jax.clear_caches()

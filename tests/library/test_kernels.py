@@ -16,7 +16,12 @@ from nteq.groups import cyclic
 from nteq.kernels import Kernels, _as_kernels, empirical_ntk, from_stax, mlp_kernel
 
 rng = np.random.default_rng(0)
-mpmath.mp.dps = 80
+
+
+@pytest.fixture(autouse=True, scope="module")
+def digits():
+    with mpmath.workdps(80):  # of this module's oracles alone
+        yield
 
 
 def stax_mlp(depth, activation, W_std, b_std):

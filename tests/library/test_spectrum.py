@@ -9,7 +9,13 @@ import pytest
 from nteq import spectrum
 from nteq.spectrum import Block
 
-mpmath.mp.dps = 50
+
+@pytest.fixture(autouse=True, scope="module")
+def digits():
+    with mpmath.workdps(50):  # of this module's oracles alone
+        yield
+
+
 INF = np.inf
 
 
