@@ -304,18 +304,15 @@ def _with_gaps(
     which costs a vector for each pair, so only for pairs that need it: one or two in a row as a rule.
     """
 
-    # All of these are functions: what a branch of cond is given from outside is written to memory.
-    def size() -> Array:
-        return jnp.where(cosine >= 0, cosine, -cosine)  # the derivative of |cosine| at 0 would be 0
-
+    # These are functions: what a branch of cond is given from outside is written to memory.
     def sign() -> Array:
         return jnp.where(cosine >= 0, 1, -1).astype(cosine.dtype)
 
     def plain() -> Array:
-        return _UNIT**2 * jnp.maximum(1 - size(), 0.005)  # not 0, where a root has no derivative
+        return _UNIT**2 * jnp.maximum(1 - jnp.abs(cosine), 0.005)  # not 0, where a root has no derivative
 
     def nearest_pairs() -> Array:
-        gap, left, rows = plain(), size(), jnp.arange(cosine.shape[0])
+        gap, left, rows = plain(), jnp.abs(cosine), jnp.arange(cosine.shape[0])
         for _ in range(_FEW):
             nearest = jnp.argmax(left, axis=1)
             some = jax.tree.map(lambda leaf, nearest=nearest: leaf[nearest], rows2)
@@ -331,7 +328,7 @@ def _with_gaps(
         return jax.vmap(gap_of, (None, 0, 0))(row, rows2, sign)
 
     def every_pair() -> Array:
-        return jnp.where(size() > _NEAR, jax.lax.map(one_row, (rows1, sign())), plain())
+        return jnp.where(jnp.abs(cosine) > _NEAR, jax.lax.map(one_row, (rows1, sign())), plain())
 
     most = (jnp.abs(cosine) > _NEAR).sum(axis=1).max()
     return jax.lax.cond(

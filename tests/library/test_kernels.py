@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nteq import _closed_forms
+from nteq import _closed_forms, kernels
 from nteq.actions import on_images
 from nteq.compat import stax
 from nteq.groups import cyclic
@@ -265,6 +265,13 @@ def test_gradients_are_symmetric_differences_for_pairs_of_every_kind(activation,
         np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * scale, err_msg=kind)
 
 
+def test_inputs_that_are_parallel_to_rounding_have_the_symmetric_derivative():
+    x, kernel = rng.normal(size=(1, 4)), mlp_kernel(1)
+    for c in (1 / 3, 0.7, -1 / 3, 1e5 / 3):  # k(x, c x) = |c| k(x, ± x)
+        ours, exact = jacobians(kernel, x, c * x)[0], jacobians(kernel, x, np.sign(c) * x)[0]
+        np.testing.assert_allclose(ours, np.abs(c) * exact, rtol=1e-12, atol=1e-12 * np.abs(c))
+
+
 def test_the_gradient_of_a_gram_diagonal_is_that_of_a_square():
     z = rng.normal(size=(3, 4))
     gradient = jax.grad(lambda z: jnp.trace(mlp_kernel(2)(z, z).ntk))(z)
@@ -350,9 +357,10 @@ def erf_diagonal(a):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("magnitude", [1.0, 255.0, 1e4, 1e6])
 def test_erf_keeps_its_digits_on_inputs_of_every_magnitude(magnitude, dtype):
-    pixels = np.random.default_rng(3).uniform(0, magnitude, size=784)
+    pixels = np.random.default_rng(3).uniform(size=784)
+    pixels *= 2.0 ** np.round(np.log2(magnitude)) / pixels.max()  # those nearby have other exponents
     draw = np.random.default_rng(4).normal(size=784)
-    near = [pixels * (1 + tilt * draw) for tilt in (1e-2, 1e-3, 1e-4, 1e-6)]
+    near = [pixels * (1 - tilt * np.abs(draw)) for tilt in (1e-2, 1e-3, 1e-4, 1e-6)]
     x = np.stack([pixels, *near, -near[0], 2 * pixels, magnitude * draw, 0 * pixels]).astype(dtype)
     for depth, deviations in ((1, (1.0, 0.0)), (2, (1.5, 0.3))):
         kernel = mlp_kernel(depth, "erf", *deviations)
@@ -441,13 +449,19 @@ def test_strict_promotion_of_types_and_ranks_is_enough():
 
 @pytest.fixture
 def small_blocks(monkeypatch):
+    """Sets how many entries of a kernel are computed in one go, in what was compiled, too."""
+
+    def forget():
+        for function in (kernels._mlp_values, gradients):
+            function.clear_cache()
+
     def use(entries):
         monkeypatch.setattr(_closed_forms, "_ENTRIES", entries)
-        jax.clear_caches()
+        forget()
 
     yield use
     monkeypatch.undo()
-    jax.clear_caches()
+    forget()
 
 
 @pytest.mark.parametrize("activation", ["relu", "erf"])
