@@ -177,7 +177,7 @@ class FiniteGroup:
 
     @cached_property
     def contents(self) -> tuple[str, str, str]:
-        """What tells this group from another: a digest each of table, matrices and permutations."""
+        """A digest each of table, matrices and permutations, which tell this group from others."""
         return fingerprint(self.table), fingerprint(self.matrices), fingerprint(self.permutations)
 
     @cached_property
