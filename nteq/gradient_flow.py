@@ -180,7 +180,7 @@ class GradientFlow:
                 "and the augmented Gram matrix has no symmetry. Write the images out: "
                 "GradientFlow(kernel, orbit(action, x).reshape(-1, *x.shape[1:]), jnp.tile(y, |G|))."
             )
-        if label_action is not None and not _same_group(label_action, action):
+        if label_action is not None and label_action.group != action.group:
             raise ValueError(
                 f"{caller}: label_action is one of {label_action.group!r}, "
                 f"action of {action.group!r}; both must be actions of the same group."
@@ -736,10 +736,6 @@ def _filled(
 ) -> tuple[Block | None, ...]:
     new = dict(zip(places, found, strict=True))
     return tuple(new.get(i, block) for i, block in enumerate(blocks))
-
-
-def _same_group(one: Action, other: Action) -> bool:
-    return one.group == other.group or np.array_equal(one.group.table, other.group.table)
 
 
 def _times(method: str, t: ArrayLike) -> np.ndarray | Array:
