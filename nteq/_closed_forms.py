@@ -331,11 +331,8 @@ def _with_gaps(
         return jnp.where(jnp.abs(cosine) > _NEAR, jax.lax.map(one_row, (rows1, sign())), plain())
 
     most = (jnp.abs(cosine) > _NEAR).sum(axis=1).max()
-    return jax.lax.cond(
-        most == 0,
-        lambda: layers(plain()),
-        lambda: layers(jax.lax.cond(most <= _FEW, nearest_pairs, every_pair)),
-    )
+    which = jnp.where(most == 0, 0, jnp.where(most <= _FEW, 1, 2))
+    return layers(jax.lax.switch(which, (plain, nearest_pairs, every_pair)))
 
 
 def _gap_of_directions(row1: _Rows, row2: _Rows, sign: Array) -> Array:

@@ -527,6 +527,7 @@ def test_a_traced_element_outside_of_the_group_gives_no_number():
     np.testing.assert_array_equal(many[1:5], orbit(action, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [True, False])
 def test_nothing_is_promoted_implicitly_and_no_nan_appears(x64):
     x = np.ones((1, 2, 2), np.float32)

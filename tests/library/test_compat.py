@@ -225,7 +225,9 @@ def heads(side):
     }
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR"])
+@pytest.mark.parametrize(
+    "padding", ["CIRCULAR", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SAME", "VALID"))]
+)
 @pytest.mark.parametrize("head", by_use(["Flatten", "GlobalAvgPool", "GlobalSumPool", "AvgPool", "SumPool"]))
 def test_a_convolutional_network_has_the_kernel_of_the_explicit_recursion(padding, head):
     n, side, channels, W_std, b_std = 4, 5, 2, 1.4, 0.3
@@ -252,6 +254,7 @@ def test_a_convolutional_network_has_the_kernel_of_the_explicit_recursion(paddin
         assert_allclose(got, k, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_stack_of_convolutions_has_the_kernel_of_the_explicit_recursion():
     n, side = 3, 4
     x = draw(n, side, side, 2, seed=3)
@@ -451,6 +454,7 @@ MONTE_CARLO = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MONTE_CARLO)
 def test_the_mean_over_random_networks_is_the_analytic_kernel(name):
     layers, shape = MONTE_CARLO[name]
@@ -539,6 +543,7 @@ def test_the_largest_learning_rate_is_two_over_the_largest_eigenvalue():
     assert_allclose(nt.predict.max_learning_rate(ntk, y_train_size=y.size), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_prediction_can_be_compiled_differentiated_and_mapped():
     kernel_fn, x, y, x_test = problem()
 
@@ -566,6 +571,7 @@ def deep_kernel():
     return stax.serial(stax.Dense(1, b_std=0.1), stax.Relu(), stax.Dense(1), stax.Erf(), stax.Dense(1))[2]
 
 
+@pytest.mark.slow
 def test_a_kernel_can_be_compiled_differentiated_and_mapped():
     x1, x2, direction = jnp.asarray(draw(3, 4)), jnp.asarray(draw(2, 4, seed=1)), draw(3, 4, seed=2)
     ntk = lambda a, b: deep_kernel()(a, b, "ntk")

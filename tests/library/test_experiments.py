@@ -66,6 +66,7 @@ def provenance(result):
     return json.loads(str(result["provenance"]))
 
 
+@pytest.mark.slow
 def test_the_ising_experiment_shows_the_theorem(tmp_path, here, refused):
     out = tmp_path / "ising.npz"
     done = command("ising", "--quick", "--out", out)
@@ -91,6 +92,7 @@ def test_the_ising_experiment_shows_the_theorem(tmp_path, here, refused):
     assert out.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_fashion_mnist_experiment_runs(tmp_path):
     out = tmp_path / "fashion.npz"
     done = command("fashion_mnist", "--quick", "--out", out)
@@ -101,6 +103,7 @@ def test_the_fashion_mnist_experiment_runs(tmp_path):
     assert provenance(result)["settings"]["optimizer"] == "adam"
 
 
+@pytest.mark.slow
 def test_the_cross_product_experiment_shows_the_theorem(tmp_path):
     out = tmp_path / "cross.npz"
     done = command("cross_product", "--quick", "--out", out)
@@ -204,6 +207,7 @@ def test_the_stored_cross_product_result_follows_the_theory():
     assert result["ensemble_error"][-1] > 0.5 * result["label_variance"]
 
 
+@pytest.mark.slow
 def test_the_rotations_experiment_runs(tmp_path, refused):
     out = tmp_path / "rotations.npz"
     done = command("rotations", "--quick", "--out", out)

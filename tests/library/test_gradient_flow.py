@@ -255,6 +255,7 @@ def smooth(a, b):
     return Kernels(k, k + k * k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [True, False])
 def test_with_the_strictest_settings(x64):
     x, y, x_test = problem(6, outputs=2)

@@ -64,9 +64,9 @@ settings_of_mlps = pytest.mark.parametrize(
     [
         ("relu", 1, 1.0, 0.0),
         ("relu", 3, 2**0.5, 0.3),
-        ("relu", 8, 1.4, 0.0),
-        ("erf", 1, 1.3, 0.0),
         ("erf", 4, 1.5, 0.2),
+        pytest.param("relu", 8, 1.4, 0.0, marks=pytest.mark.slow),
+        pytest.param("erf", 1, 1.3, 0.0, marks=pytest.mark.slow),
     ],
 )
 
@@ -107,7 +107,7 @@ def test_mlp_kernel_keeps_every_digit_where_arccos_loses_half(activation, depth,
         assert error.max() < 1e-14, (error, a, b)
 
 
-@given(st.integers(0, 2**31), st.sampled_from(["relu", "erf"]), st.integers(1, 4), st.floats(0, 1))
+@given(st.integers(0, 2**31), st.sampled_from(["relu", "erf"]), st.sampled_from([1, 4]), st.floats(0, 1))
 def test_gram_matrices_are_symmetric_and_positive_semidefinite(seed, activation, depth, b_std):
     x = np.random.default_rng(seed).normal(size=(8, 5))
     x = np.concatenate([x, x[:2], -x[:2]])  # repeated and opposite points
@@ -310,7 +310,7 @@ def test_zero_inputs_have_the_mean_gradient_of_opposite_sides():
     np.testing.assert_allclose(jacobians(kernel, x, 0 * x)[1], np.mean(beside, 0), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf"])
+@pytest.mark.parametrize("activation", ["relu", pytest.param("erf", marks=pytest.mark.slow)])
 def test_the_derivative_at_a_training_point_is_that_of_neural_tangents(activation):
     x = rng.normal(size=(3, 4))
     ours, theirs = (
@@ -337,6 +337,7 @@ def test_gradients_in_the_deviations_are_central_differences(activation, b_std):
         np.testing.assert_allclose(getattr(kernel, name), difference, rtol=1e-6, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_finite_and_right_where_they_exist():
     z = np.concatenate([base, 3 * base, np.eye(4)])
     hessian = jax.hessian(lambda z: jnp.trace(mlp_kernel(2)(z, z).nngp))(z)
@@ -436,6 +437,7 @@ def test_integers_and_half_precision_are_promoted():
     )
 
 
+@pytest.mark.slow
 def test_strict_promotion_of_types_and_ranks_is_enough():
     x = rng.normal(size=(3, 4)).astype(np.float32)
     params = {k: np.ones(s, np.float32) for k, s in (("w", (4, 2)), ("b", ()), ("v", (2,)))}
@@ -465,9 +467,16 @@ def small_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize("activation", ["relu", "erf"])
-@pytest.mark.parametrize(("n1", "n2", "entries"), [(7, 3, 6), (7, 3, 1), (7, 2, 10), (2, 7, 21), (6, 3, 9)])
+@pytest.mark.parametrize(
+    ("n1", "n2", "entries"),
+    [
+        (7, 3, 6),
+        (6, 3, 9),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((7, 3, 1), (7, 2, 10), (2, 7, 21))),
+    ],
+)
 def test_blocks_of_rows_are_the_rows(activation, n1, n2, entries, small_blocks):
-    """Blocks of 2, 1, 5, 2 (all) and 3 rows: that divide the batch and that do not."""
+    """Blocks of 2, 3, 1, 5 and 2 (all) rows: that divide the batch and that do not."""
     x1, x2 = everything[:n1], everything[2 : 2 + n2]
     kernel = mlp_kernel(2, activation, 1.4, 0.2)
     small_blocks(entries)

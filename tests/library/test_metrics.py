@@ -151,6 +151,7 @@ def test_measures_of_integers_booleans_and_half_precision_are_those_of_floats(na
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("name", MEASURES)
 def test_measures_work_with_strict_promotion_in_both_precisions(name, wide):
@@ -267,6 +268,7 @@ def test_members_needed_compares_outputs_that_move_after_they_are_moved_back():
     assert still.members.shape == (6, 2) and np.isinf(still.members).all()  # it turns, so it is not invariant
 
 
+@pytest.mark.slow
 def test_members_needed_finds_what_the_infinite_ensemble_says():
     kernel = mlp_kernel(1, "relu", W_std=2**0.5, b_std=0.3)
     rotations, size, t = on_lattices(cyclic(4)), 4, 20.0

@@ -24,7 +24,11 @@ def stax_layers(layers, options, readout):
 
 @pytest.mark.parametrize(
     ("activation", "W_std", "b_std", "parameterization"),
-    [("relu", 2**0.5, 0.0, "standard"), ("erf", 1.3, 0.4, "ntk"), ("erf", 1.3, 0.4, "standard")],
+    [
+        ("relu", 2**0.5, 0.0, "standard"),
+        ("erf", 1.3, 0.4, "ntk"),
+        pytest.param("erf", 1.3, 0.4, "standard", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     ("sizes", "strides", "padding", "readout"),
@@ -89,7 +93,10 @@ NETWORKS = {
         pytest.param("erf", 1.5, 0.0, "ntk", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("architecture", NETWORKS)
+@pytest.mark.parametrize(
+    "architecture",
+    [name if name in ("mlp", "gcnn") else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+)
 def test_empirical_kernels_of_wide_networks_agree_with_the_kernel(
     architecture, activation, W_std, b_std, parameterization
 ):
@@ -279,6 +286,7 @@ def test_pixels_of_any_integer_type_are_taken_as_numbers():
         np.testing.assert_array_equal(answer, expected)
 
 
+@pytest.mark.slow
 def test_networks_work_where_jax_promotes_neither_types_nor_ranks():
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         for network in (

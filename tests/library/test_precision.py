@@ -1,6 +1,6 @@
 """What the library computes in float32 is right to float32, on the processor and on a GPU.
 
-`make test` runs this on the processor. `make test-gpu` runs it on the first GPU, against float64 on the
+`make test-slow` runs this on the processor. `make test-gpu` runs it on the first GPU, against float64 on the
 processor, and does the same in float64 where the GPU has it.
 """
 
@@ -95,6 +95,7 @@ def members(network, shape, dtype):
     return jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf, leaf[::-1]]), one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CASES)
 def test_a_device_computes_what_the_processor_does_in_float64(name, dtype):

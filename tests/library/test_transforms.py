@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import dataclass, field
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -194,11 +195,12 @@ def difference(f, at, h=1e-5):
     return slopes
 
 
-def weighed(way, z=FAR):
-    """A number that depends on every entry of mean, covariance and variance."""
+@cache  # so that a way is compiled once for all times
+def weighed(way):
+    """A number that depends on every entry of mean, covariance and variance; and its derivatives."""
     weights = [np.cos(np.arange(40.0) ** 2), np.sin(np.arange(40.0) ** 2)]
 
-    def number(kernel, x, y, t, rate=1.0, ridge=0.0):
+    def number(kernel, x, y, t, rate, ridge):
         more = {"learning_rate": rate, "ridge": ridge}
         if way == "plain":
             flow = GradientFlow(kernel, x, y, **more)
@@ -207,18 +209,22 @@ def weighed(way, z=FAR):
         else:
             both = jnp.stack([y, y], 1)
             flow = GradientFlow.augmented(kernel, x, both, MIRROR, MIRROR, check=False, **more)
-        parts = [v.ravel() for v in answers(flow, z, t)]
+        parts = [v.ravel() for v in answers(flow, FAR, t)]
         return sum((w[: v.size] * v).sum() for w, v in zip([*weights, weights[0]], parts, strict=True))
 
-    return jax.jit(number)
+    def on_arrays(f):  # a float and an array of no axes would be two programs
+        compiled = jax.jit(f)
+        return lambda *given: compiled(*jax.tree.map(lambda leaf: np.asarray(leaf, float), given))
+
+    return on_arrays(number), on_arrays(jax.grad(number, argnums=(0, 1, 2, 3, 4, 5)))
 
 
 @ways
 @pytest.mark.parametrize("t", [0.0, 0.7, 40.0])
 def test_gradients_are_finite_differences(way, t):
-    number = weighed(way)
+    number, slopes = weighed(way)
     kernel = Smooth(1.3, 0.4)
-    found = jax.jit(jax.grad(number, argnums=(0, 1, 2, 3, 4, 5)))(kernel, X, Y, t, 1.1, 0.1)
+    found = slopes(kernel, X, Y, t, 1.1, 0.1)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(found))
     close = lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     close(found[0].scale, difference(lambda s: number(Smooth(s, 0.4), X, Y, t, 1.1, 0.1), 1.3))
@@ -249,8 +255,9 @@ def test_gradients_where_points_repeat_and_the_gram_matrix_is_singular(way, t):
     x = X.copy()
     x[1] = x[0]
     x[2, 2:] = x[2, 1::-1]
-    number = weighed(way)
-    found = jax.jit(jax.grad(number, argnums=(0, 1, 2)))(Smooth(), x, Y, t)
+    of_all, slopes = weighed(way)
+    number = lambda kernel, x, y, t: of_all(kernel, x, y, t, 1.0, 0.0)
+    found = slopes(Smooth(), x, Y, t, 1.0, 0.0)[:3]
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(found))
     close = lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     close(found[0].scale, difference(lambda s: number(Smooth(s, 0.4), x, Y, t), 1.3))
@@ -300,8 +307,15 @@ def test_what_has_no_derivative_says_so():
         jax.grad(lambda t: flow.sample(jax.random.key(0), FAR, t, 2).sum())(1.0)
 
 
-@pytest.mark.parametrize("activation", ["relu", "erf"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("activation", "dtype"),
+    [
+        ("relu", np.float32),
+        ("erf", np.float64),
+        pytest.param("relu", np.float64, marks=pytest.mark.slow),
+        pytest.param("erf", np.float32, marks=pytest.mark.slow),
+    ],
+)
 def test_kernels_and_their_flows_pass_through_jit_vmap_and_grad(activation, dtype):
     kernel = mlp_kernel(2, activation, 1.5, 0.2)
     x, far, y = X.astype(dtype), FAR.astype(dtype), Y.astype(dtype)
