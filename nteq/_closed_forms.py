@@ -305,20 +305,25 @@ def _with_gaps(
     """
 
     # These are functions: what a branch of cond is given from outside is written to memory.
-    def sign() -> Array:
-        return jnp.where(cosine >= 0, 1, -1).astype(cosine.dtype)
+    def sign(of: Array) -> Array:
+        return jnp.where(of >= 0, 1, -1).astype(of.dtype)
 
     def plain() -> Array:
         return _UNIT**2 * jnp.maximum(1 - jnp.abs(cosine), 0.005)  # not 0, where a root has no derivative
 
     def nearest_pairs() -> Array:
-        gap, left, rows = plain(), jnp.abs(cosine), jnp.arange(cosine.shape[0])
+        gap, left = plain(), jnp.abs(cosine)
         for _ in range(_FEW):
             nearest = jnp.argmax(left, axis=1)
-            some = jax.tree.map(lambda leaf, nearest=nearest: leaf[nearest], rows2)
-            refined = jax.vmap(gap_of)(rows1, some, sign()[rows, nearest])
-            refined = jnp.where(left[rows, nearest] > _NEAR, refined, gap[rows, nearest])
-            gap, left = gap.at[rows, nearest].set(refined), left.at[rows, nearest].set(-1)
+            value = jnp.take_along_axis(cosine, nearest[:, None], axis=1)
+            refined = jax.vmap(gap_of)(
+                rows1, jax.tree.map(lambda leaf, at=nearest: leaf[at], rows2), sign(value[:, 0])
+            )
+            there = (
+                jnp.arange(cosine.shape[1])[None] == nearest[:, None]
+            )  # compiles faster than an indexed update
+            gap = jnp.where(there & (jnp.abs(value) > _NEAR), refined[:, None], gap)
+            left = jnp.where(there, -1, left)
         return gap
 
     @jax.checkpoint
@@ -328,7 +333,7 @@ def _with_gaps(
         return jax.vmap(gap_of, (None, 0, 0))(row, rows2, sign)
 
     def every_pair() -> Array:
-        return jnp.where(jnp.abs(cosine) > _NEAR, jax.lax.map(one_row, (rows1, sign())), plain())
+        return jnp.where(jnp.abs(cosine) > _NEAR, jax.lax.map(one_row, (rows1, sign(cosine))), plain())
 
     most = (jnp.abs(cosine) > _NEAR).sum(axis=1).max()
     which = jnp.where(most == 0, 0, jnp.where(most <= _FEW, 1, 2))

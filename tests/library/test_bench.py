@@ -10,9 +10,8 @@ from nteq.actions import on_lattices
 from nteq.groups import cyclic, dihedral
 
 
-@pytest.mark.parametrize(
-    "group", [cyclic(4), pytest.param(dihedral(4), marks=pytest.mark.slow)], ids=lambda g: g.name
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [cyclic(4), dihedral(4)], ids=lambda g: g.name)
 def test_both_sides_give_the_same_mean_and_covariance(group):
     problem = (on_lattices(group), *bench.lattices(6, 5))
     for ours, theirs in (

@@ -386,6 +386,7 @@ def explicit_ntk(apply_fn, params, x1, x2):
     return np.einsum("iap,jbp->ijab", jacobian(x1), jacobian(x2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network, shape", [(small_mlp, (4,)), pytest.param(small_cnn, (4, 4, 2), marks=pytest.mark.slow)]
 )

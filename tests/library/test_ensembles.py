@@ -586,7 +586,7 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", ["reduce_on_plateau", pytest.param("lbfgs", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.float64])
 def test_optimisers_that_look_at_the_loss_train_each_member_as_they_would_alone(name, dtype):
     optimizer = OPTIMISERS[name]()
@@ -639,6 +639,7 @@ def test_a_folder_may_be_given_from_home_on(tmp_path, monkeypatch):
     assert (tmp_path / "of a run" / "configuration.json").exists() and not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 def test_blocks_and_batches_that_do_not_divide_change_nothing(monkeypatch):
     def everything():
         params = init(network, key, 7, (3, 3))

@@ -246,6 +246,7 @@ def test_canonical_images_have_their_centre_of_mass_in_the_direction(order):
         assert (canonical(action, action(1, x))[0] == images).all()
 
 
+@pytest.mark.slow
 def test_answers_at_64_angles_contain_the_symmetrised_and_the_canonicalised_network():
     network, turn, quarter = cnn([4], 4, 2, outputs=3), on_images(cyclic(64)), on_images(cyclic(4))
     x = jax.random.uniform(jax.random.key(0), (5, 28, 28, 1))

@@ -81,6 +81,7 @@ def test_the_last_layer_trained_to_the_end_has_the_posterior_mean_and_lacks_the_
         )
 
 
+@pytest.mark.slow
 def test_an_averaged_kernel_has_an_invariant_posterior():
     draw = np.random.default_rng(4)
     turn = on_lattices(cyclic(4))

@@ -293,6 +293,7 @@ def test_memory_is_that_of_the_device_that_computes(monkeypatch):
         GradientFlow(kernel, X, Y)
 
 
+@pytest.mark.slow
 def test_kernel_values_computed_in_rows_and_not_kept_are_the_same(monkeypatch):
     x, y, x_test = problem(9, n=7)
     whole = GradientFlow(kernel, x, y)

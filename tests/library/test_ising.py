@@ -235,7 +235,7 @@ def test_an_energy_that_float32_cannot_hold_is_refused_and_a_large_one_is_not():
     np.testing.assert_allclose(energy(jnp.full((1, 3, 3), 1e15, jnp.float32)), -2e30, rtol=1e-6)
 
 
-@pytest.mark.parametrize("sampler", [metropolis, wolff])
+@pytest.mark.parametrize("sampler", [metropolis, pytest.param(wolff, marks=pytest.mark.slow)])
 def test_the_inverse_temperature_may_be_traced_and_of_any_numeric_type(sampler):
     draw = lambda beta: sampler(jax.random.key(0), 20, 4, beta, 5)
     expected = draw(0.5)

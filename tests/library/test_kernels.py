@@ -62,9 +62,9 @@ def exact_kernels(x1, x2, depth, activation, W_std, b_std):
 settings_of_mlps = pytest.mark.parametrize(
     ("activation", "depth", "W_std", "b_std"),
     [
-        ("relu", 1, 1.0, 0.0),
         ("relu", 3, 2**0.5, 0.3),
         ("erf", 4, 1.5, 0.2),
+        pytest.param("relu", 1, 1.0, 0.0, marks=pytest.mark.slow),
         pytest.param("relu", 8, 1.4, 0.0, marks=pytest.mark.slow),
         pytest.param("erf", 1, 1.3, 0.0, marks=pytest.mark.slow),
     ],
@@ -289,8 +289,15 @@ def weighted(kernel, x1, x2):
 gradients = jax.jit(jax.grad(weighted, (0, 1, 2)))
 
 
-@pytest.mark.parametrize("b_std", [0.0, 0.3])
-@pytest.mark.parametrize("activation", ["relu", "erf"])
+@pytest.mark.parametrize(
+    ("activation", "b_std"),
+    [
+        ("relu", 0.0),
+        ("erf", 0.3),
+        pytest.param("relu", 0.3, marks=pytest.mark.slow),
+        pytest.param("erf", 0.0, marks=pytest.mark.slow),
+    ],
+)
 def test_one_pair_never_spoils_the_gradient_of_another(activation, b_std):
     kernel = mlp_kernel(2, activation, 1.4, b_std)
     whole = gradients(kernel, everything, everything)[1:]
@@ -310,7 +317,8 @@ def test_zero_inputs_have_the_mean_gradient_of_opposite_sides():
     np.testing.assert_allclose(jacobians(kernel, x, 0 * x)[1], np.mean(beside, 0), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("activation", ["relu", pytest.param("erf", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["relu", "erf"])
 def test_the_derivative_at_a_training_point_is_that_of_neural_tangents(activation):
     x = rng.normal(size=(3, 4))
     ours, theirs = (
@@ -485,6 +493,7 @@ def test_blocks_of_rows_are_the_rows(activation, n1, n2, entries, small_blocks):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_gradients_of_blocks_are_those_of_the_whole(small_blocks):
     kernel = mlp_kernel(2, "relu", 1.4, 0.2)
     whole = gradients(kernel, everything, everything)

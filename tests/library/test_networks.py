@@ -95,7 +95,7 @@ NETWORKS = {
 )
 @pytest.mark.parametrize(
     "architecture",
-    [name if name in ("mlp", "gcnn") else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+    [name if name == "mlp" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
 )
 def test_empirical_kernels_of_wide_networks_agree_with_the_kernel(
     architecture, activation, W_std, b_std, parameterization

@@ -285,7 +285,7 @@ def test_gradients_where_a_group_makes_eigenvalues_equal():
         )
 
 
-@pytest.mark.parametrize("t", [0.7, np.inf])
+@pytest.mark.parametrize("t", [0.7, pytest.param(np.inf, marks=pytest.mark.slow)])
 def test_gradients_in_test_inputs_at_training_points(t):
     flow = GradientFlow(Smooth(), X, Y)
     number = lambda z: flow.mean(z, t) @ np.arange(1.0, 7) + flow.variance(z, t).sum()
