@@ -61,13 +61,19 @@ UNTOUCHED = """
 import sys
 import jax, jax.core, jax.extend, jax.interpreters.ad
 modules = jax, jax.core, jax.numpy, jax.interpreters.ad, jax.extend.core
-before = [set(vars(module)) for module in modules]
+before = [dict(vars(module)) for module in modules]
 import nteq
 for name in nteq.__all__:
     if name not in ("plotting", "interactive", "compat"):
         getattr(nteq, name)
 nteq.networks.mlp(width=8).kernel(jax.numpy.eye(2), jax.numpy.eye(2))
-assert [set(vars(module)) for module in modules] == before, "importing nteq changed JAX"
+for module, names in zip(modules, before):
+    now = vars(module)
+    assert all(now.get(name) is value for name, value in names.items()), f"importing nteq changed {module}"
+    # what is imported becomes a name of its package
+    imported = lambda name: sys.modules.get(f"{module.__name__}.{name}") is now[name]
+    added = {name for name in set(now) - set(names) if not imported(name)}
+    assert not added, f"importing nteq added {added} to {module}"
 assert not any(name.startswith("neural_tangents") for name in sys.modules)
 for missing in ("plotting", "interactive"):
     try:
