@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from nteq._products import matmul
+
 _ENTRIES = 2**17  # of a kernel that are computed in one go
 
 # 1 − |cos| is held in units of 2⁻⁹⁶: of large inputs it would underflow in float32. In smaller units what
@@ -93,7 +95,7 @@ def _by_rows(pairs: Callable[[Any, Any], tuple[Array, Array]], side1: Any, side2
 
 
 def _products(rows1: _Rows, rows2: _Rows, factor1: Array, factor2: Array) -> Array:
-    return (rows1.h @ rows2.h.T) * (factor1[:, None] * factor2[None])
+    return matmul(rows1.h, rows2.h.T) * (factor1[:, None] * factor2[None])
 
 
 def _each_pair(of1: Array, of2: Array, layer: Any) -> tuple[Array, Array]:

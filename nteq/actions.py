@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from nteq import _checks
+from nteq._products import matmul
 from nteq.groups import FiniteGroup, generated_by, read_only
 from nteq.groups import direct_product as product_group
 
@@ -525,8 +526,7 @@ class _OnVectors(_Act):
                 f"{self.name} needs arrays of shape (n, ..., {matrices.shape[1]}), got shape {x.shape}."
             )
         x = _floating(x)
-        # an accelerator's default would round the entries to 10 bits, and then it is no group action
-        return jnp.matmul(x, jnp.asarray(matrices, x.dtype)[g].T, precision="highest")
+        return matmul(x, jnp.asarray(matrices, x.dtype)[g].T)
 
 
 @dataclass(frozen=True)

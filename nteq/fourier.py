@@ -13,7 +13,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jax import Array
@@ -21,6 +20,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from nteq import _checks
+from nteq._products import einsum
 from nteq.groups import FiniteGroup, fingerprint, read_only
 
 __all__ = ["Irrep", "block_diagonalise", "characters", "irreps", "isotypic_basis"]
@@ -339,7 +339,7 @@ def block_diagonalise(group: FiniteGroup, kappa: ArrayLike) -> list[Array]:
     for irrep in found:
         d = irrep.dimension
         matrices = irrep.matrices.astype(kappa.dtype)
-        block = jnp.einsum("uab,uij->aibj", matrices, kappa, precision="highest")
+        block = einsum("uab,uij->aibj", matrices, kappa)
         block = block.reshape(d * size, d * size)
         blocks.append((block + block.T) / 2)
     return blocks

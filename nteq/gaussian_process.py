@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from nteq import _checks
+from nteq._products import matmul
 from nteq.kernels import Kernels, _as_kernels
 
 __all__ = ["Gaussian", "log_evidence", "nngp_posterior"]
@@ -75,8 +76,8 @@ def nngp_posterior(
     x_test = x_test.astype(x.dtype)
     cross = _nngp(caller, kernel, x, x_test)
     half = jax.scipy.linalg.solve_triangular(root, cross, lower=True)
-    mean = half.T @ jax.scipy.linalg.solve_triangular(root, y.reshape(y.shape[0], -1), lower=True)
-    covariance = _nngp(caller, kernel, x_test, x_test) - half.T @ half
+    mean = matmul(half.T, jax.scipy.linalg.solve_triangular(root, y.reshape(y.shape[0], -1), lower=True))
+    covariance = _nngp(caller, kernel, x_test, x_test) - matmul(half.T, half)
     diagonal = jnp.eye(x_test.shape[0], dtype=bool)
     covariance = jnp.where(diagonal, jnp.maximum(covariance, 0), covariance)
     return Gaussian(mean.reshape(x_test.shape[0], *y.shape[1:]), covariance)

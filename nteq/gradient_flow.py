@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from nteq import _checks, spectrum
+from nteq._products import einsum, matmul
 from nteq.actions import Action, matrices_of
 from nteq.averages import require_invariance
 from nteq.fourier import Irrep, irreps
@@ -254,12 +255,12 @@ class GradientFlow:
             )
         moved = labels[None]
         if matrices is not None:
-            moved = jnp.einsum("goq,iq->gio", _cast(matrices, dtype), labels)
+            moved = einsum("goq,iq->gio", _cast(matrices, dtype), labels)
         rows: list[Array | None] = [None] * len(every)
         for i, block in zip(needed, blocks, strict=True):
             basis = _cast(every[i].unitary[1], dtype)
             images = jnp.broadcast_to(moved, (group.order, *moved.shape[1:])).astype(basis.dtype)
-            row = jnp.einsum("gkb,gio->kobi", basis, images)
+            row = einsum("gkb,gio->kobi", basis, images)
             rows[i] = spectrum.to_frame(block, row.reshape(*row.shape[:2], -1))
         vars(self).update(
             _blocks=_filled(self._blocks, needed, blocks),
@@ -497,7 +498,7 @@ class GradientFlow:
                 weights = weights + _weight(irrep) * part
         total = jnp.zeros((), self._dtype)
         for image, weight in zip(self._images(), weights, strict=True):
-            total = total + jnp.concatenate([k.ntk @ weight for k in self._rows(x, image)])
+            total = total + jnp.concatenate([matmul(k.ntk, weight) for k in self._rows(x, image)])
         total = jnp.moveaxis(total.reshape(x.shape[0], taus.size, *self._shape_of_output), 1, 0)
         return total.reshape(*t.shape, x.shape[0], *self._shape_of_output)
 
@@ -593,7 +594,7 @@ class GradientFlow:
         for irrep, block in zip(irreps(self.action.group), self._known_blocks(), strict=True):
             basis = _cast(irrep.unitary[1], self._dtype)
             if mixing is not None:
-                basis = jnp.einsum("hi,hkb->ikb", mixing.astype(basis.dtype), basis)
+                basis = einsum("hi,hkb->ikb", mixing.astype(basis.dtype), basis)
             nngp, ntk = (spectrum.to_block(basis, k.astype(basis.dtype)) for k in rows)
             projected.append((spectrum.to_frame(block, ntk), nngp))
         return projected
@@ -694,7 +695,7 @@ class GradientFlow:
         eigenvalues, vectors = jnp.linalg.eigh(spectrum.once_differentiable(covariance))
         root = vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[..., None, :]
         noise = jax.random.normal(key, (members, x.shape[0], *self._shape_of_output), covariance.dtype)
-        around = jnp.einsum("...xe,meo->...mxo", root, noise.reshape(*noise.shape[:2], -1))
+        around = einsum("...xe,meo->...mxo", root, noise.reshape(*noise.shape[:2], -1))
         return jnp.expand_dims(mean, t.ndim) + around.reshape(*t.shape, *noise.shape)
 
     @property

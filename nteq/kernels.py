@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from nteq import _checks
 from nteq._closed_forms import mlp_values
+from nteq._products import einsum, matmul
 
 __all__ = ["Kernels", "empirical_ntk", "from_stax", "mlp_kernel"]
 
@@ -248,7 +249,7 @@ def _contract(apply: Callable[..., Array], params: Any, a: Array, b: Array) -> A
 
     def one_leaf(j1: Any, j2: Any, leaf: Any) -> Array:
         j1, j2 = (j.reshape(*j.shape[: j.ndim - leaf.ndim], -1) for j in (j1, j2))
-        return j1 @ j2.T if j1.ndim == 2 else jnp.einsum("nap,mbp->nmab", j1, j2)
+        return matmul(j1, j2.T) if j1.ndim == 2 else einsum("nap,mbp->nmab", j1, j2)
 
     terms: list[Array] = jax.tree.leaves(jax.tree.map(one_leaf, jacobian(a), jacobian(b), params))
     return sum(terms[1:], start=terms[0])

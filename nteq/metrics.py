@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from scipy.special import fdtrc, gammaincinv, ndtri
 
 from nteq import _checks
+from nteq._products import einsum, matmul
 
 __all__ = [
     "MembersNeeded",
@@ -320,7 +321,7 @@ def _average(metric: Callable[[Array], Array], f: Array, members: Array, size: i
     weights = jnp.zeros((count, total), f.dtype)
     rows = jnp.repeat(jnp.arange(count), size)
     weights = weights.at[rows, members[: count * size]].add(1 / size)  # one product for all of them
-    means = (weights @ f.reshape(total, -1)).reshape(count, *f.shape[1:])
+    means = matmul(weights, f.reshape(total, -1)).reshape(count, *f.shape[1:])
     return jax.vmap(metric)(means).mean()
 
 
@@ -380,4 +381,4 @@ def _moved_back(caller: str, f: ArrayLike, label_matrices: ArrayLike) -> Array:
         raise ValueError(
             f"{caller}: label_matrices has a matrix without an inverse, so it is no representation."
         )
-    return jnp.einsum("gij,g...j->g...i", inverse(rho).astype(f.dtype), f)
+    return einsum("gij,g...j->g...i", inverse(rho).astype(f.dtype), f)

@@ -21,6 +21,8 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
+from nteq._products import einsum, matmul
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def _eigh(gram: Array) -> tuple[Array, Array]:
 @_eigh.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> Any:
     eigenvalues, vectors = _eigh(*primals)
-    moved = tangents[0] @ once_differentiable(vectors)
+    moved = matmul(tangents[0], once_differentiable(vectors))
     return (eigenvalues, vectors), (jnp.sum(vectors.conj() * moved, axis=0).real, moved)
 
 
@@ -96,12 +98,12 @@ def _frame(block: Block) -> Array:
 @jax.jit
 def to_frame(block: Block, rows: Array) -> Array:
     """Rows (…, p) in the eigenbasis."""
-    return rows @ _frame(block)
+    return matmul(rows, _frame(block))
 
 
 def from_frame(block: Block, rows: Array) -> Array:
     """Rows (…, p) in the eigenbasis, back from it."""
-    return rows @ _frame(block).conj().T
+    return matmul(rows, _frame(block).conj().T)
 
 
 @jax.jit
@@ -196,7 +198,7 @@ def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
     if not isinstance(moved, SymbolicZero) or not isinstance(dridge, SymbolicZero):
         slopes = _slopes(shifted, dead, tau)
         if not isinstance(moved, SymbolicZero):  # Daleckii and Krein: φ[λᵢ, λⱼ] (V† dB V)ᵢⱼ
-            change = change + rows @ (slopes.astype(moved.dtype) * (vectors.conj().T @ moved))
+            change = change + matmul(rows, slopes.astype(moved.dtype) * matmul(vectors.conj().T, moved))
         if not isinstance(dridge, SymbolicZero):
             change = change + _by_mode(rows, jnp.diagonal(slopes) * dridge)
     return _by_mode(rows, value), change
@@ -230,14 +232,14 @@ def coefficients(
     rows = jax.vmap(lambda tau: filtered(block, labels, tau, ridge, largest, points))(taus)
     d = basis.shape[2]
     rows = from_frame(block, rows).reshape(*rows.shape[:3], d, rows.shape[3] // d)
-    part = jnp.einsum("hkb,tkobi->hito", basis.conj(), rows).real
+    part = einsum("hkb,tkobi->hito", basis.conj(), rows).real
     return part.reshape(*part.shape[:2], part.shape[2] * part.shape[3])
 
 
 @jax.jit
 def to_block(basis: Array, kernels: Array) -> Array:
     """Rows of kernel values k(x, ρ(h)X), shape (|G|, x, n), in the basis of a block, (k, x, p)."""
-    rows = jnp.einsum("hkb,hxj->kxbj", basis, kernels)
+    rows = einsum("hkb,hxj->kxbj", basis, kernels)
     return rows.reshape(*rows.shape[:2], -1)
 
 
@@ -263,8 +265,8 @@ def change_of_covariance(
     a1, a2 = (
         from_frame(block, filtered(block, ntk, tau, ridge, largest, points)) for ntk, _ in (ours, theirs)
     )
-    first = jnp.einsum(pairs, a1 @ gram - ours[1], a2.conj())
-    return (first - jnp.einsum(pairs, a1, theirs[1].conj())).real
+    first = einsum(pairs, matmul(a1, gram) - ours[1], a2.conj())
+    return (first - einsum(pairs, a1, theirs[1].conj())).real
 
 
 def condition_number(eigenvalues: Sequence[Array], ridge: ArrayLike, points: int) -> Array:

@@ -5,6 +5,7 @@ processor, and does the same in float64 where the GPU has it.
 """
 
 import os
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,14 @@ import optax
 import pytest
 
 from nteq import ensembles
-from nteq.actions import on_images, on_lattices, orbit
+from nteq.actions import on_images, on_lattices, on_vectors, orbit
 from nteq.averages import orbit_average
+from nteq.gaussian_process import log_evidence, nngp_posterior
 from nteq.gradient_flow import GradientFlow
 from nteq.groups import cyclic, dihedral
 from nteq.ising import energy, metropolis
 from nteq.kernels import empirical_ntk, mlp_kernel
-from nteq.metrics import orbit_same_prediction, relative_std
+from nteq.metrics import equivariance_error, orbit_same_prediction, relative_std
 from nteq.networks import cnn, mlp
 
 CPU = jax.devices("cpu")[0]
@@ -50,6 +52,8 @@ CASES = {
         X,
         100,  # a difference of terms that are larger than it
     ),
+    "posterior": (lambda x: nngp_posterior(RELU, x, Y.astype(x.dtype), x + 1, noise=0.1).mean, X, 10),
+    "evidence": (lambda x: log_evidence(RELU, x, Y.astype(x.dtype), noise=0.1), X, 10),
     "energy": (energy, X, 1),
     "relative_std": (lambda x: relative_std(5 + orbit(TURN, x)), X, 10),
     "empirical_ntk": (
@@ -57,6 +61,8 @@ CASES = {
         X,
         1,
     ),
+    "moved vectors": (lambda x: orbit(on_vectors(cyclic(5)), x), draw(5, 2), 1),
+    "equivariance_error": (lambda x: equivariance_error(x, cyclic(4).matrices), draw(4, 3, 2), 10),
     "training": (
         lambda x: ensembles.predict(
             mlp(16),
@@ -95,6 +101,29 @@ def members(network, shape, dtype):
     return jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf, leaf[::-1]]), one)
 
 
+def products(jaxpr):
+    """All matrix products in a program and in the programs that it calls."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+WITH_PRODUCTS = [
+    "relu", "erf", "gradient of a kernel", "orbit average", "flow, mean", "augmented flow, covariance",
+    "posterior", "evidence", "moved vectors", "equivariance_error",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITH_PRODUCTS)
+def test_every_product_is_asked_for_in_full_precision(name):
+    """An accelerator takes float32 for less otherwise; on the processor it makes no difference."""
+    function, x, _ = CASES[name]
+    found = [e.params["precision"] for e in products(jax.make_jaxpr(function)(x.astype(np.float32)).jaxpr)]
+    assert found and all(p == (jax.lax.Precision.HIGHEST,) * 2 for p in found), found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CASES)
@@ -102,7 +131,8 @@ def test_a_device_computes_what_the_processor_does_in_float64(name, dtype):
     function, x, units = CASES[name]
     with jax.default_device(CPU):
         expected = np.asarray(function(jnp.asarray(x)))
-    with jax.default_device(DEVICE):
+    network = name.startswith(("empirical", "training"))  # which follow JAX's setting
+    with jax.default_device(DEVICE), jax.default_matmul_precision("highest") if network else nullcontext():
         found = function(jnp.asarray(x, dtype))
     assert found.dtype == dtype and DEVICE in found.devices()
     accuracy = units * (1e-5 if dtype == np.float32 else 1e-12)
