@@ -9,6 +9,9 @@ $$h = \frac{\sigma_w}{\sqrt{\text{fan-in}}}\, W x + \sigma_b\, b, \qquad W, b \s
 
 With the standard parameterisation the scale is in the draw instead. The networks are the same at
 initialisation, but gradient descent moves them differently.
+
+On a GPU JAX multiplies float32 matrices to 10 bits unless `jax.default_matmul_precision("highest")` says
+otherwise. `apply` follows that setting; kernels, actions and flows always compute in full precision.
 """
 
 from __future__ import annotations
