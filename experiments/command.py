@@ -95,10 +95,13 @@ def main(arguments: argparse.ArgumentParser, quick: dict, experiment: Callable) 
             )
         start = time.time()
         arrays = experiment(options, folder)
+        # where the result went is no part of how it was made, and would be a path of this machine
+        where = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        where.add_argument("--out")
+        rest = where.parse_known_args(sys.argv[1:])[1]
+        name = arguments.prog.split(".")[-1]
         provenance = {
-            "command": shlex.join(
-                ["python", "-m", f"experiments.{arguments.prog.split('.')[-1]}", *sys.argv[1:]]
-            ),
+            "command": shlex.join(["python", "-m", f"experiments.{name}", *rest]),
             "settings": settings,
             "date": time.strftime("%Y-%m-%d"),
             "seconds": round(time.time() - start),
