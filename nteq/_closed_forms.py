@@ -321,9 +321,8 @@ def _with_gaps(
             refined = jax.vmap(gap_of)(
                 rows1, jax.tree.map(lambda leaf, at=nearest: leaf[at], rows2), sign(value[:, 0])
             )
-            there = (
-                jnp.arange(cosine.shape[1])[None] == nearest[:, None]
-            )  # compiles faster than an indexed update
+            # compiles faster than an indexed update
+            there = jnp.arange(cosine.shape[1])[None] == nearest[:, None]
             gap = jnp.where(there & (jnp.abs(value) > _NEAR), refined[:, None], gap)
             left = jnp.where(there, -1, left)
         return gap

@@ -82,7 +82,7 @@ CASES = {
     "octahedral, vectors": (laplace, on_vectors(octahedral()), None, (4, 3)),
     "octahedral, vector labels": (laplace, on_vectors(octahedral()), on_vectors(octahedral()), (4, 3)),
 }
-# one of each kind of label, irrep, group table and kernel; what else there is takes as long again
+# one of each kind of label, irrep and group table; the kernels of networks are among the others
 FIRST = {
     "C4, lattices",
     "D4, lattices, planar labels",

@@ -657,7 +657,7 @@ def test_blocks_and_batches_that_do_not_divide_change_nothing(monkeypatch):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
         np.testing.assert_allclose(f, f_expected, rtol=1e-9, atol=1e-11)
     trained = train(network, init(network, key, 7, (3, 3)), x, y, 6, **shuffling, key=key)
-    for size in (3, 20):  # of 7 inputs
+    for size in (1, 3, 7, 20):  # of 7 inputs
         np.testing.assert_allclose(predict(network, trained, far, size), expected, rtol=1e-9, atol=1e-11)
 
 
