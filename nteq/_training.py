@@ -323,7 +323,7 @@ def labels(caller: str, loss: str | Loss, y: ArrayLike, shape: tuple[int, ...], 
 
 def _cast(caller: str, name: str, values: Array, dtype: DTypeLike) -> Array:
     cast = values.astype(dtype)
-    if _checks.is_known(cast) and not _checks.look(lambda: jnp.isfinite(cast).all()):
+    if _checks.is_known(cast) and not _checks.are_finite(cast):
         raise ValueError(f"{caller}: {name} has entries that {cast.dtype} cannot hold. Scale them down.")
     return cast
 

@@ -224,8 +224,13 @@ def stabiliser(action: Action, x: ArrayLike) -> Array:
     """
     _require_action("stabiliser", action)
     x = _whole_or_single(_batch(action.name, x))
-    images = _orbit(action, x).reshape(action.group.order, x.shape[0], -1)
-    still = x.reshape(1, x.shape[0], -1).astype(images.dtype)
+    return _equal(_orbit(action, x), x)
+
+
+@jax.jit
+def _equal(images: Array, x: Array) -> Array:
+    """To rounding, of images (|G|, n, *features), shape (n, |G|)."""
+    images, still = images.reshape(*images.shape[:2], -1), x.reshape(1, x.shape[0], -1).astype(images.dtype)
     if not jnp.issubdtype(images.dtype, jnp.inexact):
         return (images == still).all(axis=2).T
     images, still = _floating(images), _floating(still)
@@ -274,10 +279,9 @@ def matrices_of(action: Action, dimension: int) -> NDArray[np.float64]:
     """
     _require_action("matrices_of", action)
     dimension = _checks.count("matrices_of", "dimension", dimension)
-    columns = _checks.look(lambda: orbit(action, jnp.eye(dimension, dtype=float)))
-    matrices = columns.transpose(0, 2, 1).astype(np.float64)
     probe = np.linspace(-1.0, 2.0, dimension)
-    moved = _checks.look(lambda: orbit(action, probe[None]))[:, 0]
+    columns = _checks.look(lambda: orbit(action, np.vstack([np.eye(dimension), probe])))
+    matrices, moved = columns[:, :-1].transpose(0, 2, 1).astype(np.float64), columns[:, -1]
     tolerance = 100 * float(np.finfo(columns.dtype).eps) * dimension
     group = action.group
     wrong = max(
@@ -476,7 +480,7 @@ class _OnLattices(_Act):
     def __call__(self, g: int | Array, x: Array) -> Array:
         if x.ndim != 3:
             raise ValueError(f"{self.name} needs lattices of shape (n, L, L), got shape {x.shape}.")
-        return _permute_sites(_sources_of_sites(self, *x.shape[1:3]), g, x)
+        return _permute(_sources_of_sites(self, *x.shape[1:3]), g, x, 1, 3)
 
 
 @dataclass(frozen=True)
@@ -492,7 +496,7 @@ class _OnPeriodicLattices(_Act):
         side = self.side
         if x.shape[1:] != (side, side):
             raise ValueError(f"{self.name} needs lattices of shape (n, {side}, {side}), got shape {x.shape}.")
-        return _permute_sites(_sources_of_things(self), g, x)
+        return _permute(_sources_of_things(self), g, x, 1, 3)
 
 
 @dataclass(frozen=True)
@@ -506,13 +510,12 @@ class _OnImages(_Act):
             )
         matrices = np.asarray(self.group.matrices)
         if _is_exact(matrices):
-            return _permute_sites(_sources_of_sites(self, *x.shape[1:3]), g, x)
+            return _permute(_sources_of_sites(self, *x.shape[1:3]), g, x, 1, 3)
         if x.shape[1] != x.shape[2]:
             raise ValueError(_needs_square(self.name, *x.shape[1:3]))
         if jnp.issubdtype(x.dtype, jnp.complexfloating):
             raise ValueError(f"{self.name} needs real images, got dtype {x.dtype}.")
-        x = _floating(x)
-        return _interpolate(jnp.asarray(matrices, x.dtype)[g], x)
+        return _interpolate(matrices, g, x)
 
 
 @dataclass(frozen=True)
@@ -525,8 +528,7 @@ class _OnVectors(_Act):
             raise ValueError(
                 f"{self.name} needs arrays of shape (n, ..., {matrices.shape[1]}), got shape {x.shape}."
             )
-        x = _floating(x)
-        return matmul(x, jnp.asarray(matrices, x.dtype)[g].T)
+        return _turn(matrices, g, x)
 
 
 @dataclass(frozen=True)
@@ -539,7 +541,7 @@ class _OnSets(_Act):
             raise ValueError(
                 f"{self.name} needs arrays of shape (batch, {things}, ...), got shape {x.shape}."
             )
-        return x[:, jnp.asarray(_sources_of_things(self))[g]]
+        return _permute(_sources_of_things(self), g, x, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -550,7 +552,7 @@ class _OnChannels(_Act):
         order = self.group.order
         if x.ndim < 2 or x.shape[-1] != order:
             raise ValueError(f"{self.name} needs arrays of shape (n, ..., {order}), got shape {x.shape}.")
-        return x[..., jnp.asarray(_sources_of_channels(self))[g]]
+        return _permute(_sources_of_channels(self), g, x, x.ndim - 1, x.ndim)
 
 
 @dataclass(frozen=True)
@@ -615,13 +617,13 @@ def _batch(name: str, x: ArrayLike) -> Array:
     if not known:
         return given
     inexact = jnp.issubdtype(given.dtype, jnp.inexact)
-    finite = jnp.isfinite if isinstance(given, Array) else np.isfinite
-    if inexact and not _checks.look(lambda: finite(given).all()):
+    if inexact and not _checks.are_finite(given):
         raise ValueError(f"{name}: x has entries that are not finite. Remove them first.")
     with np.errstate(over="ignore"), jax.ensure_compile_time_eval():  # known stays known inside of a trace
         array = jnp.asarray(given)
-    same = (lambda: jnp.isfinite(array).all()) if inexact else (lambda: np.asarray(array) == given)
-    if array.dtype != given.dtype and not _checks.look(same).all():
+    if array.dtype != given.dtype and not (
+        _checks.are_finite(array) if inexact else (np.asarray(array) == given).all()
+    ):
         raise ValueError(
             f"{name}: x has entries that {array.dtype} cannot hold. Scale them down, or compute in 64 bits: "
             'jax.config.update("jax_enable_x64", True).'
@@ -725,12 +727,27 @@ def _sources_of_channels(act: _OnChannels) -> NDArray[np.int32]:
     return read_only(act.group.table[act.group.inverses].astype(np.int32))
 
 
-def _permute_sites(sources: NDArray[np.int32], g: int | Array, x: Array) -> Array:
-    flat = x.reshape(x.shape[0], -1, *x.shape[3:])
-    return flat[:, jnp.asarray(sources)[g]].reshape(x.shape)
+# The moves are compiled as a whole, one program for a shape: of an array that is new, operations one by one
+# would each be compiled.
 
 
-def _interpolate(matrix: Array, x: Array) -> Array:
+@partial(jax.jit, static_argnames=("first", "stop"))
+def _permute(sources: ArrayLike, g: ArrayLike, x: Array, first: int, stop: int) -> Array:
+    """What the axes first … stop − 1 count together, each from its source under g."""
+    flat = x.reshape(*x.shape[:first], -1, *x.shape[stop:])
+    return jnp.take(flat, jnp.asarray(sources)[g], axis=first, mode="clip").reshape(x.shape)
+
+
+@jax.jit
+def _turn(matrices: ArrayLike, g: ArrayLike, x: Array) -> Array:
+    x = _floating(x)
+    return matmul(x, jnp.asarray(matrices, x.dtype)[g].T)
+
+
+@jax.jit
+def _interpolate(matrices: ArrayLike, g: ArrayLike, x: Array) -> Array:
+    x = _floating(x)
+    matrix = jnp.asarray(matrices, x.dtype)[g]
     centre = (x.shape[1] - 1) / 2
     offset = jnp.arange(x.shape[1], dtype=x.dtype) - centre
     row, column = jnp.meshgrid(offset, offset, indexing="ij")

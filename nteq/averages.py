@@ -186,24 +186,25 @@ def require_invariance(caller: str, kernel: Callable[..., Kernels], action: Acti
 
 def _before_and_after(
     caller: str, kernel: Callable[..., Kernels], action: Action, x: Any
-) -> tuple[Array, Array] | None:
+) -> tuple[np.ndarray, np.ndarray] | None:
     """NNGP and NTK of four inputs, and those of their images under each generator; None if traced."""
     if not _checks.is_known(x):
         return None
     with jax.ensure_compile_time_eval():  # x may be known inside of a trace
         x = _checks.batch(caller, "x", x)[:4]
         shape = (x.shape[0], x.shape[0])
-        still = jnp.stack(_as_kernels(caller, kernel(x, x), shape))
-        after = [still]
+        after = [_as_kernels(caller, kernel(x, x), shape)]
         for g in action.group.generators:
             images = action(g, x)
-            after.append(jnp.stack(_as_kernels(caller, kernel(images, images), shape)))
-        return (still, jnp.stack(after)) if _checks.is_known(after) else None
+            after.append(_as_kernels(caller, kernel(images, images), shape))
+        if not _checks.is_known(after):
+            return None
+        values = np.stack([np.stack([np.asarray(matrix) for matrix in kernels]) for kernels in after])
+        return values[0], values
 
 
-def _defect(before: Array, after: Array) -> float:
-    with jax.ensure_compile_time_eval():
-        change = np.asarray(jnp.abs(after - before[None]).max(axis=(0, 2, 3)))
-        largest = np.asarray(jnp.abs(before).max(axis=(1, 2)))
+def _defect(before: np.ndarray, after: np.ndarray) -> float:
+    change = np.abs(after - before[None]).max(axis=(0, 2, 3))
+    largest = np.abs(before).max(axis=(1, 2))
     # a kernel that is zero on the sample and on its images is invariant
     return float(np.max(np.where(change == 0, 0, change / np.where(largest == 0, np.nan, largest))))

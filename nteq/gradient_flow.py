@@ -249,19 +249,16 @@ class GradientFlow:
         blocks = self._decomposed(self._grams([("ntk", i) for i in needed]))
         dtype = blocks[0].eigenvalues.dtype
         labels = y.reshape(y.shape[0], -1).astype(dtype)
-        if _checks.is_known(y) and not _checks.look(lambda: jnp.isfinite(y.astype(dtype)).all()):
+        with np.errstate(over="ignore"):
+            held = not _checks.is_known(y) or _checks.are_finite(np.asarray(y).astype(dtype))
+        if not held:
             raise ValueError(
                 f"{caller}: y has entries that {dtype}, the precision of the kernel, cannot hold."
             )
-        moved = labels[None]
-        if matrices is not None:
-            moved = einsum("goq,iq->gio", _cast(matrices, dtype), labels)
+        moving = None if matrices is None else _cast(matrices, dtype)
         rows: list[Array | None] = [None] * len(every)
         for i, block in zip(needed, blocks, strict=True):
-            basis = _cast(every[i].unitary[1], dtype)
-            images = jnp.broadcast_to(moved, (group.order, *moved.shape[1:])).astype(basis.dtype)
-            row = einsum("gkb,gio->kobi", basis, images)
-            rows[i] = spectrum.to_frame(block, row.reshape(*row.shape[:2], -1))
+            rows[i] = spectrum.labels_in_frame(block, _cast(every[i].unitary[1], dtype), moving, labels)
         vars(self).update(
             _blocks=_filled(self._blocks, needed, blocks),
             _labels=tuple(rows),
@@ -364,17 +361,16 @@ class GradientFlow:
                     _check_symmetry(getattr(whole, which), which)
             for i, (which, s) in enumerate(wanted):
                 kappa = getattr(whole, which)
-                sigma = _cast(every[s].unitary[0][u], kappa.dtype)
-                sigma = sigma / 2 if u == v else sigma  # the term of u⁻¹ is the adjoint of that of u
+                share = 0.5 if u == v else 1.0  # the term of u⁻¹ is the adjoint of that of u
+                sigma = _cast(share * every[s].unitary[0][u], kappa.dtype)
                 if i == len(totals):
                     totals.append(spectrum.first_term(sigma, kappa))
                 else:
                     totals[i] = spectrum.add_term(totals[i], sigma, kappa)
-        totals = [spectrum.add_adjoint(total) for total in totals]
-        finite = lambda: jnp.stack([jnp.isfinite(total).all() for total in totals])
-        if _checks.is_known(totals) and not _checks.look(finite).all():
+        grams = [spectrum.add_adjoint(total) for total in totals]
+        if _checks.is_known(grams) and not all(finite for _, finite in grams):
             raise ValueError("GradientFlow: the kernel has values that are not finite on the training data.")
-        return totals
+        return [gram for gram, _ in grams]
 
     def _decomposed(self, grams: list[Array]) -> list[Block]:
         blocks = []
@@ -454,11 +450,11 @@ class GradientFlow:
             )
         return x.astype(self.x.dtype)
 
-    def _taus(self, t: np.ndarray | Array) -> Array:
+    def _taus(self, t: np.ndarray | Array) -> np.ndarray | Array:
         """Times in the unit of the eigenvalues, ηt/N, in a row."""
         if _checks.is_known(t, self.learning_rate):
             with np.errstate(over="ignore"):
-                return self._real(float(self.learning_rate) / self._points * np.ravel(t))
+                return (float(self.learning_rate) / self._points * np.ravel(t)).astype(self._dtype)
         return self._real(self.learning_rate) / self._points * jnp.ravel(self._real(t))
 
     def _real(self, value: ArrayLike) -> Array:
@@ -483,24 +479,20 @@ class GradientFlow:
         """
         x, t = self._inputs("mean", "x", x), _times("mean", t)
         taus, largest = self._taus(t), spectrum.largest_eigenvalue(self._known_blocks())
-        weights = jnp.zeros((), self._dtype)
+        parts = []
         for irrep, block, labels in zip(irreps(self.action.group), self._blocks, self._labels, strict=True):
             if block is not None and labels is not None:
-                part = spectrum.coefficients(
-                    block,
-                    _cast(irrep.unitary[1], self._dtype),
-                    labels,
-                    taus,
-                    self._real(self.ridge),
-                    largest,
-                    self._points,
-                )
-                weights = weights + _weight(irrep) * part
-        total = jnp.zeros((), self._dtype)
-        for image, weight in zip(self._images(), weights, strict=True):
-            total = total + jnp.concatenate([matmul(k.ntk, weight) for k in self._rows(x, image)])
-        total = jnp.moveaxis(total.reshape(x.shape[0], taus.size, *self._shape_of_output), 1, 0)
-        return total.reshape(*t.shape, x.shape[0], *self._shape_of_output)
+                basis = _cast(irrep.unitary[1], self._dtype)
+                rest = taus, self._real(self.ridge), largest, self._points
+                parts.append(spectrum.coefficients(_weight(irrep), block, basis, labels, *rest))
+        weights = sum(parts[1:], start=parts[0])
+        totals: list[Any] = []
+        for h, image in enumerate(self._images()):
+            for i, kernels in enumerate(self._rows(x, image)):
+                if h == 0:
+                    totals.append(np.zeros((kernels.ntk.shape[0], weights.shape[2]), self._dtype))
+                totals[i] = spectrum.add_product(totals[i], kernels.ntk, weights, h)
+        return spectrum.means_at(totals, t.shape, self._shape_of_output)
 
     def covariance(self, x: ArrayLike, t: ArrayLike, x2: ArrayLike | None = None) -> Array:
         r"""The covariance $\Sigma_t(x, x')$ of the predictions over initialisations.
@@ -537,12 +529,9 @@ class GradientFlow:
         others = ours if x2 is None else flow._project(other)
         prior = self._values(x, other).nngp
 
-        def at(tau: Array) -> Array:
+        def at(tau: ArrayLike) -> Array:
             answer = flow._covariance_at(tau, prior, ours, others, "kxe,kze->xz")
-            if x2 is not None:
-                return answer
-            answer = (answer + answer.T) / 2
-            return jnp.where(jnp.eye(shape[0], dtype=bool), jnp.maximum(answer, 0), answer)
+            return spectrum.symmetric(answer) if x2 is None else answer
 
         return self._at_each(t, at, shape)
 
@@ -571,12 +560,12 @@ class GradientFlow:
         flow = self.with_covariance()
         ours, prior = flow._project(x), self._diagonal(x, x)
 
-        def at(tau: Array) -> Array:
+        def at(tau: ArrayLike) -> Array:
             return jnp.maximum(flow._covariance_at(tau, prior, ours, ours, "kxe,kxe->x"), 0)
 
         return self._at_each(t, at, x.shape[:1])
 
-    def _at_each(self, t: np.ndarray | Array, at: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
+    def _at_each(self, t: Any, at: Callable[[ArrayLike], Array], shape: tuple[int, ...]) -> Array:
         """One time after the other: what many of them take at once does not fit."""
         answers = [at(tau) for tau in self._taus(t)]
         stacked = jnp.stack(answers) if answers else jnp.zeros((0, *shape), self._dtype)
@@ -587,21 +576,19 @@ class GradientFlow:
 
         With a mixing matrix W, Σ_h′ W[h, h′] Θ(x, ρ(h′)X) takes the place of Θ(x, ρ(h)X).
         """
-        rows = Kernels(
-            *map(jnp.stack, zip(*(self._values(x, image) for image in self._images()), strict=True))
-        )
+        nngps, ntks = zip(*(self._values(x, image) for image in self._images()), strict=True)
         projected = []
         for irrep, block in zip(irreps(self.action.group), self._known_blocks(), strict=True):
             basis = _cast(irrep.unitary[1], self._dtype)
             if mixing is not None:
-                basis = einsum("hi,hkb->ikb", mixing.astype(basis.dtype), basis)
-            nngp, ntk = (spectrum.to_block(basis, k.astype(basis.dtype)) for k in rows)
+                basis = spectrum.mixed(mixing, basis)
+            nngp, ntk = (spectrum.to_block(basis, rows) for rows in (nngps, ntks))
             projected.append((spectrum.to_frame(block, ntk), nngp))
         return projected
 
     def _covariance_at(
         self,
-        tau: Array,
+        tau: ArrayLike,
         prior: Array,
         ours: Sequence[spectrum.Rows],
         others: Sequence[spectrum.Rows],
@@ -612,10 +599,8 @@ class GradientFlow:
         largest, ridge = spectrum.largest_eigenvalue(blocks), self._real(self.ridge)
         parts = zip(irreps(self.action.group), blocks, self._nngp or (), ours, others, strict=True)
         for irrep, block, gram, one, two in parts:
-            change = spectrum.change_of_covariance(
-                block, gram, one, two, tau, ridge, largest, self._points, pairs
-            )
-            total = total + _weight(irrep) * change
+            rest = self._real(tau), ridge, largest, self._points
+            total = spectrum.add_to_covariance(total, _weight(irrep), block, gram, one, two, *rest, pairs)
         return total
 
     def orbit_variance(self, x: ArrayLike, t: ArrayLike) -> Array:
@@ -652,11 +637,11 @@ class GradientFlow:
         self._check_memory(irreps(group), 2, tests=2 * x.shape[0])
         flow = self.with_covariance()
         ours, mean = flow._project(x), flow._project(x, mixing)
-        prior, prior_of_mean = self._diagonal(x, x), jnp.zeros((), self._dtype)
-        for u in range(self._order):
-            prior_of_mean = prior_of_mean + character[u] * self._diagonal(x, self._image(x, u))
+        prior = self._diagonal(x, x)
+        of_mean = [self._diagonal(x, self._image(x, u)) for u in range(self._order)]
+        prior_of_mean = matmul(character, jnp.stack(of_mean))
 
-        def at(tau: Array) -> Array:
+        def at(tau: ArrayLike) -> Array:
             own = flow._covariance_at(tau, prior, ours, ours, "kxe,kxe->x")
             with_mean = flow._covariance_at(tau, prior_of_mean, ours, mean, "kxe,kxe->x")
             return jnp.maximum(outputs * own - with_mean, 0)
@@ -691,9 +676,7 @@ class GradientFlow:
         x, t = self._inputs("sample", "x", x), _times("sample", t)
         members = _checks.count("GradientFlow.sample", "members", members)
         mean, covariance = self.mean(x, t), self.covariance(x, t)
-        # Σ is singular on training points at late times: eigenvalues take a root where Cholesky fails
-        eigenvalues, vectors = jnp.linalg.eigh(spectrum.once_differentiable(covariance))
-        root = vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[..., None, :]
+        root = spectrum.root(covariance)
         noise = jax.random.normal(key, (members, x.shape[0], *self._shape_of_output), covariance.dtype)
         around = einsum("...xe,meo->...mxo", root, noise.reshape(*noise.shape[:2], -1))
         return jnp.expand_dims(mean, t.ndim) + around.reshape(*t.shape, *noise.shape)
@@ -752,7 +735,7 @@ def _times(method: str, t: ArrayLike) -> np.ndarray | Array:
 def _check_symmetry(kappa: Array, which: str) -> None:
     if not _checks.is_known(kappa):
         return
-    largest, apart = _checks.look(lambda: jnp.stack(spectrum.asymmetry(kappa)))
+    largest, apart = _checks.look(lambda: spectrum.asymmetry(kappa))
     # √ε: what neural-tangents' arccos leaves on the diagonal; a real defect is far larger
     slack = 10 * float(jnp.finfo(kappa.dtype).eps) ** 0.5 * largest
     if apart > slack:

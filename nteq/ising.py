@@ -284,6 +284,7 @@ def gaussian_lattices(key: Array, n: int, size: int) -> Array:
     return jax.random.normal(key, (n, size, size))
 
 
+@jax.jit
 def _energy(s: Array) -> Array:
     return -(s * (jnp.roll(s, -1, 1) + jnp.roll(s, -1, 2))).mean((1, 2))
 

@@ -179,15 +179,19 @@ def _stax_values(kernel: _StaxKernel, x1: Array, x2: Array) -> Kernels:
 def _require_trustworthy(values: Kernels) -> None:
     """Raises where neural-tangents' products of two kernel values must have left the range of the floats."""
     info = jnp.finfo(values.nngp.dtype)
-    finite, largest = _checks.look(
-        lambda: jnp.stack([jnp.isfinite(jnp.stack(values)).all(), jnp.abs(values.nngp).max()])
-    )
+    finite, largest = _checks.look(lambda: _extent(values))
     if not finite or largest > info.max**0.5 or 0 < largest < info.tiny**0.5:
         raise ValueError(
             f"from_stax: the kernel's values reach {largest:.1e}. neural-tangents multiplies them in pairs, "
             f"and {info.dtype} cannot hold these products, so the values are wrong. Scale the inputs or "
             'W_std, or compute in float64: jax.config.update("jax_enable_x64", True).'
         )
+
+
+@jax.jit
+def _extent(values: Kernels) -> Array:
+    """Whether all values are finite, and the largest of the NNGP."""
+    return jnp.stack([jnp.isfinite(jnp.stack(values)).all(), jnp.abs(values.nngp).max()])
 
 
 def empirical_ntk(

@@ -53,17 +53,22 @@ def relative_std(predictions: ArrayLike) -> Array:
     >>> relative_std(jnp.array([[1.0, 2.0], [3.0, 2.0]]))
     Array([0.5, 0. ], dtype=float32)
     """
-    f = _scaled(_orbit("relative_std", predictions, 0), 0)
-
-    def undefined() -> Array:
-        return jnp.abs(f.mean(0)) <= f.shape[0] * float(np.finfo(f.dtype).eps) * jnp.abs(f).max(0)
-
-    if _checks.is_known(f) and _checks.look(undefined).any():
+    ratio, undefined = _relative_std(_orbit("relative_std", predictions, 0))
+    if _checks.is_known(undefined) and undefined:
         raise ValueError(
             "relative_std: the mean over the orbit is zero to rounding for at least one input, so the "
             "relative deviation is undefined there. Compare the absolute deviation, predictions.std(0)."
         )
-    return f.std(0) / jnp.abs(f.mean(0))
+    return ratio
+
+
+@jax.jit
+def _relative_std(f: Array) -> tuple[Array, Array]:
+    """Also whether a mean over the orbit is zero to rounding."""
+    f = _scaled(f, 0)
+    size = jnp.abs(f.mean(0))
+    undefined = size <= f.shape[0] * float(np.finfo(f.dtype).eps) * jnp.abs(f).max(0)
+    return f.std(0) / size, undefined.any()
 
 
 def orbit_same_prediction(logits: ArrayLike, identity: int = 0) -> Array:
@@ -103,6 +108,11 @@ def orbit_same_prediction(logits: ArrayLike, identity: int = 0) -> Array:
         most=f.shape[0] - 1,
         advice=f"It is an index into the {f.shape[0]} orbit elements; take it from action.group.identity.",
     )
+    return _same_prediction(f, identity)
+
+
+@jax.jit
+def _same_prediction(f: Array, identity: ArrayLike) -> Array:
     predicted = f.argmax(-1)
     return (predicted == predicted[identity][None]).mean(0, dtype=f.dtype)
 
@@ -131,19 +141,24 @@ def equivariance_error(predictions: ArrayLike, label_matrices: ArrayLike | None 
     >>> equivariance_error(jnp.array([[3.0, 4.0], [-3.0, -4.0]]), turns)
     Array(0., dtype=float32)
     """
-    f = _scaled(_orbit("equivariance_error", predictions, 1), (0, -1))
-    if label_matrices is not None:
-        f = _moved_back("equivariance_error", f, label_matrices)
-
-    def size() -> Array:
-        return (f**2).sum(-1).mean(0)
-
-    if _checks.is_known(f) and (_checks.look(size) == 0).any():
+    f = _orbit("equivariance_error", predictions, 1)
+    inverse = None if label_matrices is None else _inverse("equivariance_error", f, label_matrices)
+    error, undefined = _equivariance_error(f, inverse)
+    if _checks.is_known(undefined) and undefined:
         raise ValueError(
             "equivariance_error: predictions is zero on the whole orbit of at least one input, so the "
             "relative error is undefined there."
         )
-    return jnp.sqrt(((f - f.mean(0, keepdims=True)) ** 2).sum(-1).mean(0) / size())
+    return error
+
+
+@jax.jit
+def _equivariance_error(f: Array, inverse: Array | None) -> tuple[Array, Array]:
+    """Also whether predictions are zero on a whole orbit."""
+    f = _scaled(f, (0, -1))
+    f = f if inverse is None else _moved_back(inverse, f)
+    size = (f**2).sum(-1).mean(0)
+    return jnp.sqrt(((f - f.mean(0, keepdims=True)) ** 2).sum(-1).mean(0) / size), (size == 0).any()
 
 
 def sub_ensembles(
@@ -282,7 +297,8 @@ def members_needed(
         f = f[..., None]
     else:
         at = np.moveaxis(f, 1, 0)
-        f = np.moveaxis(_checks.look(lambda: _moved_back(caller, at, label_matrices)), 0, 1).astype(float)
+        moved = _checks.look(lambda: _moved_back(_inverse(caller, at, label_matrices), at))
+        f = np.moveaxis(moved, 0, 1).astype(float)
     members, order, *inputs, outputs = f.shape
     # (input, member, orbit element and output)
     f = np.moveaxis(f - f.mean(1, keepdims=True), 1, -2).reshape(members, -1, order * outputs).swapaxes(0, 1)
@@ -366,9 +382,8 @@ def _scaled(f: Array, axes: int | tuple[int, ...]) -> Array:
     return f * jnp.ldexp(jnp.ones((), f.dtype), jnp.clip(-exponent, least, -least))
 
 
-def _moved_back(caller: str, f: ArrayLike, label_matrices: ArrayLike) -> Array:
-    """ρ_Y(g)⁻¹ f for f of shape (|G|, ..., outputs)."""
-    f = jnp.asarray(f)
+def _inverse(caller: str, f: Array | np.ndarray, label_matrices: ArrayLike) -> Array:
+    """ρ_Y(g)⁻¹ for f of shape (|G|, ..., outputs)."""
     rho = _checks.real(caller, "label_matrices", label_matrices)
     expected = (f.shape[0], f.shape[-1], f.shape[-1])
     if rho.shape != expected:
@@ -377,8 +392,13 @@ def _moved_back(caller: str, f: ArrayLike, label_matrices: ArrayLike) -> Array:
             f"predictions, got {rho.shape}. nteq.actions.matrices_of makes them."
         )
     inverse = jnp.linalg.inv
-    if _checks.is_known(rho) and not np.isfinite(_checks.look(lambda: inverse(rho))).all():
+    if _checks.is_known(rho) and not _checks.are_finite(_checks.look(lambda: inverse(rho))):
         raise ValueError(
             f"{caller}: label_matrices has a matrix without an inverse, so it is no representation."
         )
-    return einsum("gij,g...j->g...i", inverse(rho).astype(f.dtype), f)
+    return inverse(rho)
+
+
+@jax.jit
+def _moved_back(inverse: Array, f: Array) -> Array:
+    return einsum("gij,g...j->g...i", inverse.astype(f.dtype), f)

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import factorial
+from math import factorial, prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
@@ -46,15 +47,16 @@ def add_term(total: Array, sigma: Array, kappa: Array) -> Array:
 
 
 @partial(jax.jit, donate_argnames="total")
-def add_adjoint(total: Array) -> Array:
-    """The terms of all u⁻¹, since κ(u⁻¹) = κ(u)ᵀ: the result is Hermitian to the last bit."""
-    return total + total.conj().T
+def add_adjoint(total: Array) -> tuple[Array, Array]:
+    """The terms of all u⁻¹, since κ(u⁻¹) = κ(u)ᵀ, and whether all is finite; Hermitian to the last bit."""
+    whole = total + total.conj().T
+    return whole, jnp.isfinite(whole).all()
 
 
 @jax.jit
-def asymmetry(kappa: Array) -> tuple[Array, Array]:
-    """The largest entry and the largest difference between a matrix and its transpose."""
-    return jnp.abs(kappa).max(), jnp.abs(kappa - kappa.T).max()
+def asymmetry(kappa: Array) -> Array:
+    """The largest entry and the largest difference between a matrix and its transpose, (2,)."""
+    return jnp.stack([jnp.abs(kappa).max(), jnp.abs(kappa - kappa.T).max()])
 
 
 @partial(jax.jit, donate_argnames="gram")
@@ -99,6 +101,15 @@ def _frame(block: Block) -> Array:
 def to_frame(block: Block, rows: Array) -> Array:
     """Rows (…, p) in the eigenbasis."""
     return matmul(rows, _frame(block))
+
+
+@jax.jit
+def labels_in_frame(block: Block, basis: Array, matrices: Array | None, labels: Array) -> Array:
+    """ρ_Y(g)y of labels (n, outputs), in the basis of the block and in its frame, (k, outputs, p)."""
+    images = labels[None] if matrices is None else einsum("goq,iq->gio", matrices, labels)
+    images = jnp.broadcast_to(images, (basis.shape[0], *images.shape[1:])).astype(basis.dtype)
+    rows = einsum("gkb,gio->kobi", basis, images)
+    return to_frame(block, rows.reshape(*rows.shape[:2], -1))
 
 
 def from_frame(block: Block, rows: Array) -> Array:
@@ -217,10 +228,11 @@ def filtered(
 
 @jax.jit
 def coefficients(
+    weight: int | Array,
     block: Block,
     basis: Array,
     labels: Array,
-    taus: Array,
+    taus: Array | np.ndarray,
     ridge: Array,
     largest: Array,
     points: int | Array,
@@ -233,13 +245,33 @@ def coefficients(
     d = basis.shape[2]
     rows = from_frame(block, rows).reshape(*rows.shape[:3], d, rows.shape[3] // d)
     part = einsum("hkb,tkobi->hito", basis.conj(), rows).real
-    return part.reshape(*part.shape[:2], part.shape[2] * part.shape[3])
+    return weight * part.reshape(*part.shape[:2], part.shape[2] * part.shape[3])
 
 
 @jax.jit
-def to_block(basis: Array, kernels: Array) -> Array:
-    """Rows of kernel values k(x, ρ(h)X), shape (|G|, x, n), in the basis of a block, (k, x, p)."""
-    rows = einsum("hkb,hxj->kxbj", basis, kernels)
+def add_product(total: Array | np.ndarray, ntk: Array, weights: Array, h: int | Array) -> Array:
+    """The sum Σ_h Θ(x, ρ(h)X) α(h) with the term of one h more."""
+    return matmul(ntk, weights[h]) + total
+
+
+@partial(jax.jit, static_argnames=("times", "outputs"))
+def means_at(parts: Sequence[Array], times: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
+    """Rows of means, (x, times · outputs) each, joined, with the times in front, (*times, x, *outputs)."""
+    means = jnp.concatenate(parts)
+    means = jnp.moveaxis(means.reshape(means.shape[0], prod(times), *outputs), 1, 0)
+    return means.reshape(*times, *means.shape[1:])
+
+
+@jax.jit
+def mixed(mixing: Array, basis: Array) -> Array:
+    """The basis of a block in which Σ_h′ W[h, h′] k(x, ρ(h′)X) takes the place of k(x, ρ(h)X)."""
+    return einsum("hi,hkb->ikb", mixing.astype(basis.dtype), basis)
+
+
+@jax.jit
+def to_block(basis: Array, kernels: Sequence[Array]) -> Array:
+    """Rows of kernel values k(x, ρ(h)X), shape (x, n) for each h, in the basis of a block, (k, x, p)."""
+    rows = einsum("hkb,hxj->kxbj", basis, jnp.stack(kernels).astype(basis.dtype))
     return rows.reshape(*rows.shape[:2], -1)
 
 
@@ -247,7 +279,9 @@ Rows = tuple[Array, Array]  # Θ(x, ·) of a block in its frame, and K(x, ·) in
 
 
 @partial(jax.jit, static_argnames="pairs")
-def change_of_covariance(
+def add_to_covariance(
+    total: Array,
+    weight: int | Array,
     block: Block,
     gram: Array,
     ours: Rows,
@@ -258,7 +292,7 @@ def change_of_covariance(
     points: int | Array,
     pairs: str,
 ) -> Array:
-    """What training adds to the covariance in one block: A K A† − A K(X, x′) − K(x, X) A†.
+    """The covariance with what training adds to it in one block: A K A† − A K(X, x′) − K(x, X) A†.
 
     Of all pairs, "kxe,kze->xz", or of inputs at the same place, "kxe,kxe->x".
     """
@@ -266,9 +300,25 @@ def change_of_covariance(
         from_frame(block, filtered(block, ntk, tau, ridge, largest, points)) for ntk, _ in (ours, theirs)
     )
     first = einsum(pairs, matmul(a1, gram) - ours[1], a2.conj())
-    return (first - einsum(pairs, a1, theirs[1].conj())).real
+    return total + weight * (first - einsum(pairs, a1, theirs[1].conj())).real
 
 
+@jax.jit
+def symmetric(covariance: Array) -> Array:
+    """The symmetric part, its diagonal not negative."""
+    symmetric = (covariance + covariance.T) / 2
+    diagonal = jnp.eye(symmetric.shape[0], dtype=bool)
+    return jnp.where(diagonal, jnp.maximum(symmetric, 0), symmetric)
+
+
+@jax.jit
+def root(covariance: Array) -> Array:
+    """A root R of a covariance (…, x, x) = R Rᵀ, singular ones too, where Cholesky fails."""
+    eigenvalues, vectors = jnp.linalg.eigh(once_differentiable(covariance))
+    return vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[..., None, :]
+
+
+@jax.jit
 def condition_number(eigenvalues: Sequence[Array], ridge: ArrayLike, points: int) -> Array:
     """(λ_max + r)/(λ_min + r) over all blocks; inf if the matrix is singular to rounding."""
     smallest = jnp.stack([values[0] for values in eigenvalues]).min() + ridge
@@ -277,6 +327,7 @@ def condition_number(eigenvalues: Sequence[Array], ridge: ArrayLike, points: int
     return jnp.where(singular, jnp.inf, largest / jnp.where(singular, 1, smallest))
 
 
+@jax.jit
 def effective_rank(eigenvalues: Sequence[Array], copies: Sequence[int]) -> Array:
     """exp(−Σ p log p) over all blocks, each so many times, p the eigenvalues over their sum; 0 of zero."""
     kept = [jnp.maximum(values, 0) for values in eigenvalues]

@@ -21,9 +21,11 @@ from nteq.actions import (
 )
 from nteq.averages import orbit_average
 from nteq.compat import stax
+from nteq.fourier import irreps
 from nteq.gradient_flow import GradientFlow
 from nteq.groups import FiniteGroup, cyclic, dihedral, octahedral, symmetric
 from nteq.kernels import Kernels, from_stax, mlp_kernel
+from nteq.metrics import relative_std
 
 TIMES = np.array([0, 1e-3, 1, 1e3, np.inf])
 relu, erf = mlp_kernel(2, "relu", 1.5, 0.2), mlp_kernel(1, "erf", 1.5, 0.2)
@@ -172,6 +174,18 @@ def test_the_mean_is_equivariant_far_from_the_data_at_every_time(case):
         turned = flow.mean(action(g, x_test), TIMES)
         expected = means if label_action is None else means @ matrices_of(label_action, y.shape[1])[g].T
         np.testing.assert_allclose(turned, expected, rtol=0, atol=1e-10 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("group", [cyclic(4), dihedral(4)], ids=lambda group: group.name)
+def test_inputs_of_another_number_compile_a_few_programs_whatever_the_group(compilations, group):
+    turn = on_lattices(group)
+    flow = GradientFlow.augmented(laplace, X, Y, turn)
+    z = np.random.default_rng(2).normal(size=(9, *X.shape[1:]))
+    flow.mean(z, TIMES), flow.variance(z, TIMES), relative_std(9 + orbit(turn, z))
+    other = z[:8]
+    assert compilations(lambda: flow.mean(other, TIMES)) <= 4
+    assert compilations(lambda: flow.variance(other, TIMES)) <= 4 + 3 * len(irreps(group))
+    assert compilations(lambda: relative_std(9 + orbit(turn, other))) <= 4
 
 
 def test_interpolated_rotations_leave_the_mean_equivariant_under_those_that_are_exact_only():
@@ -371,7 +385,7 @@ def uneven(a, b):
         ),
         (
             lambda: GradientFlow.augmented(relu, X, np.ones((3, 3)), TURN, on_vectors(cyclic(4))),
-            r"\(n, ..., 2\), got shape \(3, 3\)",
+            r"\(n, ..., 2\), got shape \(4, 3\)",
         ),
         (
             lambda: GradientFlow.augmented(relu, X, np.ones((3, 2)), TURN, on_vectors(cyclic(8))),

@@ -177,20 +177,8 @@ def test_equal_arguments_make_equal_kernels():
     assert jax.tree.leaves(from_stax(kernel_fn)) == []
 
 
-compiled = []  # what JAX compiled in this process
-jax.monitoring.register_event_duration_secs_listener(
-    lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
-)
-
-
-def compilations(call):
-    before = len(compiled)
-    jax.block_until_ready(call())
-    return len(compiled) - before
-
-
 @pytest.mark.parametrize("activation", ["relu", "erf"])
-def test_a_kernel_with_other_deviations_compiles_nothing(activation):
+def test_a_kernel_with_other_deviations_compiles_nothing(compilations, activation):
     x = rng.normal(size=(5, 11))
     mlp_kernel(2, activation, 1.1, 0.1)(x, x)
     assert compilations(lambda: mlp_kernel(2, activation, 1.1, 0.1)(x, x)) == 0
@@ -198,13 +186,13 @@ def test_a_kernel_with_other_deviations_compiles_nothing(activation):
     assert compilations(lambda: mlp_kernel(3, activation, 3, 0)(x, x)) > 0  # the count counts
 
 
-def test_the_same_stax_function_compiles_once():
+def test_the_same_stax_function_compiles_once(compilations):
     x, kernel_fn = rng.normal(size=(5, 11)), stax.serial(stax.Dense(1), stax.Erf(), stax.Dense(1))[2]
     assert compilations(lambda: from_stax(kernel_fn)(x, x)) > 0
     assert compilations(lambda: from_stax(kernel_fn)(x, x)) == 0
 
 
-def test_the_empirical_kernel_of_the_same_function_compiles_once():
+def test_the_empirical_kernel_of_the_same_function_compiles_once(compilations):
     params = {"w": jnp.ones((11, 2)), "b": jnp.ones(2), "v": jnp.ones(2)}
     x = rng.normal(size=(5, 11))
     assert compilations(lambda: empirical_ntk(network, params, x, x)) > 0

@@ -192,7 +192,9 @@ def test_terms_of_a_block_add_up_to_the_kronecker_sum():
     for s, k in zip(sigma[1:], kappa[1:], strict=True):
         total = spectrum.add_term(total, jnp.asarray(s), jnp.asarray(k))
     expected = sum(np.kron(s, k) for s, k in zip(sigma, kappa, strict=True))
-    np.testing.assert_allclose(spectrum.add_adjoint(total), expected + expected.T, atol=1e-14)
+    whole, finite = spectrum.add_adjoint(total)
+    np.testing.assert_allclose(whole, expected + expected.T, atol=1e-14)
+    assert finite
 
 
 def test_the_change_of_the_covariance_is_its_formula():
@@ -204,10 +206,10 @@ def test_the_change_of_the_covariance_is_its_formula():
     block = spectrum.decompose(jnp.array(gram))
     ours = (spectrum.to_frame(block, theta), jnp.asarray(cross))
     rest = (jnp.asarray(0.7), jnp.asarray(0.0), spectrum.largest_eigenvalue([block]), 4)
-    found = spectrum.change_of_covariance(block, nngp, ours, ours, *rest, "kxe,kze->xz")
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    found = spectrum.change_of_covariance(block, nngp, ours, ours, *rest, "kxe,kxe->x")
-    np.testing.assert_allclose(found, np.diagonal(expected), atol=1e-12)
+    for pairs, change in {"kxe,kze->xz": expected, "kxe,kxe->x": np.diagonal(expected)}.items():
+        prior = rng.normal(size=change.shape)
+        found = spectrum.add_to_covariance(prior, 2, block, nngp, ours, ours, *rest, pairs)
+        np.testing.assert_allclose(found, prior + 2 * change, atol=1e-12)
 
 
 def test_condition_number_and_effective_rank_of_blocks():
