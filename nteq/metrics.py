@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from scipy.special import fdtrc, gammaincinv, ndtri
 
 from nteq import _checks
-from nteq._products import einsum, matmul
+from nteq._products import einsum
 
 __all__ = [
     "MembersNeeded",
@@ -204,7 +204,8 @@ def sub_ensembles(
     draws = np.random.default_rng(seed).integers(0, total, size=(resamples, total))
 
     def average(members: np.ndarray, size: int) -> float:
-        return float(_checks.look(lambda: _average(metric, f, members, size)))
+        disjoint = members[: total // size * size].reshape(-1, size)
+        return float(_checks.look(lambda: _average(metric, f, disjoint)))
 
     values = np.array([average(np.arange(total), m) for m in sizes])
     errors = np.array([np.std([average(d, m) for d in draws], ddof=1) for m in sizes])
@@ -329,16 +330,10 @@ def members_needed(
     )
 
 
-@partial(jax.jit, static_argnames=("metric", "size"))
-def _average(metric: Callable[[Array], Array], f: Array, members: Array, size: int) -> Array:
-    """Over disjoint sub-ensembles of the given members."""
-    total = f.shape[0]
-    count = total // size
-    weights = jnp.zeros((count, total), f.dtype)
-    rows = jnp.repeat(jnp.arange(count), size)
-    weights = weights.at[rows, members[: count * size]].add(1 / size)  # one product for all of them
-    means = matmul(weights, f.reshape(total, -1)).reshape(count, *f.shape[1:])
-    return jax.vmap(metric)(means).mean()
+@partial(jax.jit, static_argnames="metric")
+def _average(metric: Callable[[Array], Array], f: Array, sub_ensembles: Array | np.ndarray) -> Array:
+    """Of the metric over the means of sub-ensembles, members of shape (sub-ensembles, size)."""
+    return jax.vmap(metric)(f[sub_ensembles].mean(1)).mean()
 
 
 def _orbit(caller: str, predictions: ArrayLike, trailing: int) -> Array:
