@@ -8,7 +8,7 @@ UV = uv pip compile --universal --python-version 3.11 --no-annotate --no-header 
 UV_LOCK = $(UV) --extra book --extra stax --group build --group test --no-emit-package tensorflow --no-emit-package tf2jax
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book serve test test-slow test-faults test-browser test-colab assignments grade test-assignments test-variant test-matrix test-install test-gpu execute sync lint figures slides pdf publish subset bench bench-large lock vendor address clean
+.PHONY: help setup book serve test test-chapters test-slow test-faults test-browser test-colab assignments grade test-assignments test-variant test-matrix test-install test-gpu execute sync lint figures slides pdf publish subset bench bench-large lock vendor address clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-16s %s\n' "$$name" "$$what"; done
@@ -31,11 +31,13 @@ serve: .venv/ready  ## reads the built book at http://localhost:8000
 	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
 	$(PY) -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
-test: .venv/ready lint  ## library, doctests, notebooks against stored outputs, pairing, style, spelling
+test: .venv/ready lint  ## library, doctests, what is stored of the chapters, style, types, spelling
 	$(PY) -m pytest -q -m "not slow and not faults" -n 2
 	$(PY) -m pytest -q --doctest-modules -n 2 nteq
 	$(PY) -m tools.book.notebooks check
-	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= notebooks
+
+test-chapters: .venv/ready  ## every chapter run, and compared with its stored outputs (or make test-chapters NOTEBOOK=ising)
+	$(PY) -m pytest -q -p nbval --nbval --nbval-cell-timeout 300 --dist loadscope -n 2 --override-ini addopts= notebooks$(if $(NOTEBOOK),/$(NOTEBOOK).ipynb)
 
 test-slow: .venv/ready  ## the tests marked slow
 	$(PY) -m pytest -q -m slow -n 2
@@ -78,7 +80,7 @@ test-variant: .venv/ready  ## the answers to a problem set for another variant (
 .venvs/nbgrader/ready: requirements-nbgrader.txt tools/setup.sh
 	@sh tools/setup.sh .venvs/nbgrader requirements-nbgrader.txt
 
-test-matrix:  ## the library's tests on every supported Python found here
+test-matrix:  ## the tests of `make test` on every supported Python found here
 	@sh tools/test_matrix.sh
 
 test-gpu:  ## the library in float32 and float64 on the first GPU, if there is one (make test-gpu PY=python of an environment with JAX for it)
