@@ -106,8 +106,10 @@ def products(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from products(inner)
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")
+        ):
+            yield from products(inner) if hasattr(inner, "eqns") else ()
 
 
 WITH_PRODUCTS = [
