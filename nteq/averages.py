@@ -204,7 +204,8 @@ def _before_and_after(
 
 
 def _defect(before: np.ndarray, after: np.ndarray) -> float:
-    change = np.abs(after - before[None]).max(axis=(0, 2, 3))
+    with np.errstate(invalid="ignore"):  # inf − inf: the NaN is the answer
+        change = np.abs(after - before[None]).max(axis=(0, 2, 3))
     largest = np.abs(before).max(axis=(1, 2))
     # a kernel that is zero on the sample and on its images is invariant
     return float(np.max(np.where(change == 0, 0, change / np.where(largest == 0, np.nan, largest))))

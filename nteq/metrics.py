@@ -331,9 +331,9 @@ def members_needed(
 
 
 @partial(jax.jit, static_argnames="metric")
-def _average(metric: Callable[[Array], Array], f: Array, sub_ensembles: Array | np.ndarray) -> Array:
-    """Of the metric over the means of sub-ensembles, members of shape (sub-ensembles, size)."""
-    return jax.vmap(metric)(f[sub_ensembles].mean(1)).mean()
+def _average(metric: Callable[[Array], Array], f: Array, members: Array | np.ndarray) -> Array:
+    """Of the metric over the means of sub-ensembles, whose members have shape (sub-ensembles, size)."""
+    return jax.vmap(metric)(f[members].mean(1)).mean()
 
 
 def _orbit(caller: str, predictions: ArrayLike, trailing: int) -> Array:

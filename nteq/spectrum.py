@@ -306,9 +306,8 @@ def add_to_covariance(
 @jax.jit
 def symmetric(covariance: Array) -> Array:
     """The symmetric part, its diagonal not negative."""
-    symmetric = (covariance + covariance.T) / 2
-    diagonal = jnp.eye(symmetric.shape[0], dtype=bool)
-    return jnp.where(diagonal, jnp.maximum(symmetric, 0), symmetric)
+    half = (covariance + covariance.T) / 2
+    return jnp.where(jnp.eye(half.shape[0], dtype=bool), jnp.maximum(half, 0), half)
 
 
 @jax.jit

@@ -19,7 +19,7 @@ from nteq.actions import (
     on_vectors,
     orbit,
 )
-from nteq.averages import orbit_average
+from nteq.averages import invariance_defect, orbit_average
 from nteq.compat import stax
 from nteq.fourier import irreps
 from nteq.gradient_flow import GradientFlow
@@ -174,6 +174,13 @@ def test_the_mean_is_equivariant_far_from_the_data_at_every_time(case):
         turned = flow.mean(action(g, x_test), TIMES)
         expected = means if label_action is None else means @ matrices_of(label_action, y.shape[1])[g].T
         np.testing.assert_allclose(turned, expected, rtol=0, atol=1e-10 * np.abs(y).max())
+
+
+def test_a_kernel_with_infinite_values_is_refused_without_a_warning():
+    infinite = lambda a, b: Kernels(*[jnp.full((len(a), len(b)), jnp.inf)] * 2)
+    assert np.isnan(invariance_defect(infinite, TURN, X))  # warnings are errors here
+    with pytest.raises(ValueError, match=r"k\(x, x′\) by nan"):
+        orbit_average(infinite, TURN)(X, X)
 
 
 @pytest.mark.parametrize("group", [cyclic(4), dihedral(4)], ids=lambda group: group.name)

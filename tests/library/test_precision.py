@@ -109,7 +109,8 @@ def products(jaxpr):
         for inner in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")
         ):
-            yield from products(inner) if hasattr(inner, "eqns") else ()
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
 
 
 WITH_PRODUCTS = [
