@@ -3,7 +3,8 @@ import pytest
 from tools import places
 from tools.site.check import check_launches, check_links, main, read_page
 
-GOOD = """<a href="page.html#s">solution</a><link rel="stylesheet" href="book.css"><a href="https://example.org">read</a>
+GOOD = """<link rel="stylesheet" href="book.css"><link rel="icon" href="icon.svg">
+<a href="page.html#s">solution</a><a href="https://example.org">read</a>
 <img src="a/curve.png" alt="A falling curve."><script>import("./widget.js")</script>
 <div class="solution dropdown admonition" id="s">
 <p class="admonition-title">Solution</p>"""
@@ -27,6 +28,7 @@ def test_a_page_in_order_has_no_problem(tmp_path):
         (' alt="A falling curve."', "", "no alt text"),
         ("A falling curve.", "", "empty alt text"),
         ("A falling curve.", "curve.png", "file name as alt text"),
+        ('<link rel="icon" href="icon.svg">', "", "no icon"),
         ('href="book.css"', 'href="https://example.org/book.css"', "another host"),
         ('src="a/curve.png"', 'src="//example.org/curve.png"', "another host"),
         ("./widget.js", "https://example.org/widget.js", "another host"),
@@ -44,7 +46,9 @@ def test_links_to_other_hosts_are_listed_once(tmp_path, capsys):
     folder = tmp_path / "html"
     folder.mkdir()
     for name in ("one.html", "two.html"):
-        (folder / name).write_text('<a href="https://example.org/a">a</a><a href="one.html">one</a>')
+        (folder / name).write_text(
+            '<link rel="icon" href="icon.svg"><a href="https://example.org/a">a</a><a href="one.html">one</a>'
+        )
     assert main(str(folder)) == 0
     assert "2 pages" in capsys.readouterr().out
     assert (tmp_path / "external_links.txt").read_text() == "https://example.org/a\n"
@@ -72,7 +76,7 @@ def test_a_link_to_colab_or_binder_opens_a_notebook_that_is_published(tmp_path, 
     repository = places.repository().removeprefix("https://github.com/")
     page = tmp_path / "page.html"
     link = link.replace("REPOSITORY", repository).replace("BRANCH", places.branch())
-    page.write_text(f'<a href="{link}">open</a>')
+    page.write_text(f'<link rel="icon" href="icon.svg"><a href="{link}">open</a>')
     read = read_page(page)
     check_launches({page: read}, tmp_path)
     assert [said in problem for problem in read.problems] == ([True] if said else [])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -116,6 +117,27 @@ def _leave_out_thebe(app, pagename, templatename, context, doctree):
     ]
 
 
+def _first_page(app, exception):
+    # Jupyter Book's own index.html names no icon, so that a browser asks for one where there is none.
+    if exception is None and app.builder.format == "html":
+        first = app.builder.get_target_uri(app.config.root_doc)
+        icon = f"_static/{app.config.html_favicon.rsplit('/')[-1]}"
+        title = html.escape(app.config.html_title)
+        (Path(app.outdir) / "index.html").write_text(
+            f'''<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="0; url={first}">
+<link rel="icon" href="{icon}">
+<title>{title}</title>
+</head>
+<body><a href="{first}">{title}</a></body>
+</html>
+'''
+        )
+
+
 def _one_address(app, config):
     config.ogp_site_url, config.ogp_site_name = config.html_baseurl, config.html_title
 
@@ -125,6 +147,7 @@ def setup(app):
     app.connect("autodoc-process-docstring", _process, priority=400)
     app.connect("html-page-context", _leave_out_thebe, priority=900)
     app.connect("config-inited", _one_address)
+    app.connect("build-finished", _first_page)
     app.connect("html-page-context", _mend_roles)
     app.add_post_transform(StillPictures)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

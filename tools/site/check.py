@@ -1,11 +1,10 @@
 """Looks through the built book: `python -m tools.site.check _build/html`.
 
 Fails if a page has an image without a description (or with its file name as one), a folded box without a
-title to unfold it by, a link to a page or a place of the book that is not there or to a notebook on Colab or
-Binder that is not among the pages, or loads a script, style, image or frame from another host; and if any
-file holds a line of a problem set's solution, model answer or
-hidden test. Links that a reader follows may lead to other hosts; each of them is listed once in
-external_links.txt beside the pages' folder.
+title to unfold it by, no icon, a link to a page or a place of the book that is not there or to a notebook
+on Colab or Binder that is not among the pages, or loads a script, style, image or frame from another host;
+and if any file holds a line of a problem set's solution, model answer or hidden test. Links that a reader
+follows may lead to other hosts; each of them is listed once in external_links.txt beside the pages' folder.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ class _Page(HTMLParser):
         self.problems: list[str] = []
         self.links: list[str] = []
         self.places: set[str] = {"", "top"}
+        self.icon = False
         self._inside = ""
 
     def handle_starttag(self, tag, attrs):
@@ -55,6 +55,7 @@ class _Page(HTMLParser):
         address = values.get(_LOADS.get(tag, ""), "")
         if tag == "link" and _LOADING_RELATIONS & set(values.get("rel", "").lower().split()):
             address = values.get("href", "")
+            self.icon |= "icon" in values["rel"].lower().split()
         if _OTHER_HOST.match(address):
             self.problems.append(f"<{tag}> loads {address} from another host")
         if tag == "img":
@@ -90,6 +91,8 @@ def read_page(path: Path) -> _Page:
     page = _Page()
     text = path.read_text(encoding="utf-8")
     page.feed(text)
+    if not page.icon:
+        page.problems.append("names no icon: a browser asks the host for favicon.ico, which is not there")
     for box in _FOLDED.finditer(text):
         # one without a title stops the script that folds, and every box of the page stays open
         if not text.startswith('<p class="admonition-title"', box.end()):
