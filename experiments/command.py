@@ -40,10 +40,8 @@ def sizes(members: int) -> list[int]:
     return sorted({2**i for i in range(members.bit_length())} | {members})
 
 
-def parser(
-    name: str, description: str, groups: list[str], several: list[str], **defaults
-) -> argparse.ArgumentParser:
-    """The arguments that all experiments have; some of them can take several values."""
+def parser(name: str, description: str, **defaults) -> argparse.ArgumentParser:
+    """The arguments that all experiments have."""
     arguments = argparse.ArgumentParser(
         prog=f"python -m experiments.{name}",
         description=description,
@@ -51,17 +49,22 @@ def parser(
     )
     add = arguments.add_argument
     add("--members", type=at_least(1), help="networks in an ensemble")
-    many = lambda argument: "+" if argument in several else 1
-    add("--width", type=at_least(1), nargs=many("width"), help="hidden units, or channels of the first layer")
-    add("--group", choices=groups, nargs=many("group"), help="the symmetry")
-    add("--train", type=at_least(1), help="training examples before augmentation")
-    add("--steps", type=at_least(1), help="training steps")
     add("--seed", type=at_least(0), help="of data and networks")
     add("--out", type=Path, help="the result, a .npz file; what is finished on the way is kept beside it")
     add("--resume", action="store_true", help="go on with an interrupted run of the same arguments")
     add("--quick", action="store_true", help="the same at a size of seconds, in the place of the defaults")
     arguments.set_defaults(out=RESULTS / f"{name}.npz", seed=0, **defaults)
     return arguments
+
+
+def learning(arguments: argparse.ArgumentParser, groups: list[str], several: list[str]) -> None:
+    """Adds the arguments of experiments that train one kind of network; some can take several values."""
+    many = lambda argument: "+" if argument in several else 1
+    add = arguments.add_argument
+    add("--width", type=at_least(1), nargs=many("width"), help="hidden units, or channels of the first layer")
+    add("--group", choices=groups, nargs=many("group"), help="the symmetry")
+    add("--train", type=at_least(1), help="training examples before augmentation")
+    add("--steps", type=at_least(1), help="training steps")
 
 
 def main(arguments: argparse.ArgumentParser, quick: dict, experiment: Callable) -> None:

@@ -57,14 +57,13 @@ if __name__ == "__main__":
     arguments = command.parser(
         "cross_product",
         "Equivariance of ensembles that learned the cross product, against members, width and augmentation.",
-        list(GROUPS),
-        several=["width"],
         members=1000,
         width=[128, 64, 256],
         group=["O"],
         train=16,
         steps=500,
     )
+    command.learning(arguments, list(GROUPS), several=["width"])
     arguments.add_argument(
         "--test", type=command.at_least(1), default=32, help="pairs of each kind to ask about"
     )

@@ -75,14 +75,13 @@ if __name__ == "__main__":
     arguments = command.parser(
         "fashion_mnist",
         "Orbit same prediction of convolutional ensembles on Fashion-MNIST and far from it, against members.",
-        list(GROUPS),
-        several=["group"],
         members=100,
         width=[16],
         group=list(GROUPS),
         train=2000,
         steps=1200,
     )
+    command.learning(arguments, list(GROUPS), several=["group"])
     arguments.add_argument(
         "--test", type=command.at_least(1), default=500, help="images of each kind to ask about"
     )

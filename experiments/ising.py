@@ -51,14 +51,13 @@ if __name__ == "__main__":
     arguments = command.parser(
         "ising",
         "Invariance of ensembles that learned the Ising energy, against members, width and augmentation.",
-        list(GROUPS),
-        several=["width"],
         members=1000,
         width=[128, 64, 256, 512],
         group=["C4"],
         train=128,
         steps=1000,
     )
+    command.learning(arguments, list(GROUPS), several=["width"])
     arguments.add_argument(
         "--test", type=command.at_least(1), default=128, help="lattices of each kind to ask about"
     )

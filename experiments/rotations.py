@@ -164,8 +164,6 @@ if __name__ == "__main__":
         "rotations",
         "Convolutional ensembles for C1 to C16 on images at 64 angles, beside two ways to make one network "
         "symmetric.",
-        list(GROUPS),
-        several=["group"],
         members=24,
         width=[16],
         group=list(GROUPS),
@@ -173,6 +171,7 @@ if __name__ == "__main__":
         train=2000,
         steps=1200,
     )
+    command.learning(arguments, list(GROUPS), several=["group"])
     arguments.add_argument("--canonical", choices=GROUPS, nargs="+", help="groups of canonicalised networks")
     arguments.add_argument("--test", type=command.at_least(1), default=500, help="test images to ask about")
     arguments.add_argument("--far", type=command.at_least(1), default=150, help="images of noise")

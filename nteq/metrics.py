@@ -15,18 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from scipy.special import fdtrc, gammaincinv, ndtri
+from scipy.special import fdtrc, gammaincinv, ndtri, stdtr
 
 from nteq import _checks
 from nteq._products import einsum
 
 __all__ = [
     "MembersNeeded",
+    "SymmetryTest",
     "equivariance_error",
     "members_needed",
     "orbit_same_prediction",
     "relative_std",
     "sub_ensembles",
+    "symmetry_test",
 ]
 
 _TINY = float(np.finfo(float).tiny)  # instead of a division of zero by zero
@@ -328,6 +330,113 @@ def members_needed(
         upper=enough(degrees * v / low, common + away),
         common=(np.sqrt(common) * scale).reshape(inputs),
     )
+
+
+class SymmetryTest(NamedTuple):
+    """What `symmetry_test` finds."""
+
+    p: float
+    """Probability, if the mean is equivariant, of a z-score as large as the largest one among all of them."""
+    z: np.ndarray
+    """The mean deviation from equivariance in standard errors, shape (|G|, ...); standard normal if the mean
+    is equivariant."""
+    deviation: np.ndarray
+    """The mean deviation itself, in the units of the predictions."""
+    error: np.ndarray
+    """Its standard error: several times this is what the given members would have shown."""
+
+
+def symmetry_test(
+    predictions: ArrayLike,
+    label_matrices: ArrayLike | None = None,
+    resamples: int = 1999,
+    seed: int = 0,
+) -> SymmetryTest:
+    r"""Is the mean over initialisations equivariant, as far as some independently trained members can tell?
+
+    Each member's answers on an orbit are moved back and compared with their mean over the orbit,
+
+    $$d_g = a_g - \frac1{|G|}\sum_h a_h, \qquad a_g = \rho_Y(g)^{-1} f(\rho(g)x).$$
+
+    If the mean is equivariant, d has the mean zero for every g, input and output. Its z-score is
+    Student's t over the M members, $t = \sqrt M\,\bar d / s$, turned into a standard normal variable by
+    $z = \pm\frac{8\nu + 1}{8\nu + 3}\sqrt{\nu\ln(1 + t^2/\nu)}$ with $\nu = M - 1$ (Wallace 1959).
+    Many z-scores are looked at, so the largest one is compared with what it would be by chance: all
+    deviations of a member get a random sign, together, again and again. That keeps how they depend on each
+    other, and p is the fraction of draws with as large a largest |t| (Westfall & Young 1993): uniformly
+    distributed for an equivariant mean, exactly if the deviations are as often positive as negative, and
+    for many members in any case. Where no draw comes near, p is the smaller of 1 / (resamples + 1) and
+    Bonferroni's bound.
+
+    A small p says that the symmetry is broken. A large one says that these members do not show it: look at
+    `error` for what they could have shown.
+
+    Args:
+        predictions: one array for every member on the orbit, shape (members, |G|, ...) with at least eight
+            members that were drawn and trained independently; with label_matrices
+            (members, |G|, ..., outputs). Any framework's will do. Keep the precision they were computed in:
+            deviations that are smaller than its rounding count as zero.
+        label_matrices: ρ_Y, shape (|G|, outputs, outputs), for outputs that move with the input; from
+            `nteq.actions.matrices_of`. None for outputs that do not move.
+        resamples: how often signs are drawn, at least 99.
+        seed: of the drawing.
+
+    Returns:
+        p, and arrays of shape (|G|, ...): z-scores, mean deviations and their standard errors.
+
+    Raises:
+        ValueError: fewer than eight members or two orbit elements, an empty or non-finite array, matrices of
+            another shape or without an inverse, too few resamples.
+
+    >>> members = np.random.default_rng(0).normal(size=(400, 4, 10))  # answers to 10 inputs, turned 4 times
+    >>> fair, broken = symmetry_test(members), symmetry_test(members + np.arange(4)[:, None] / 2)
+    >>> fair.p > 0.01, broken.p < 1e-10, broken.z.shape
+    (True, True, (4, 10))
+    """
+    caller = "symmetry_test"
+    array = _members(caller, predictions, 1 if label_matrices is None else 2)
+    if array.shape[0] < 8 or array.shape[1] < 2 or array[0].size < 2:
+        raise ValueError(
+            f"{caller}: predictions must hold at least eight members on at least two orbit elements, got "
+            f"shape {array.shape}. Train more of them, from random starts that are drawn independently."
+        )
+    resamples = _checks.count(caller, "resamples", resamples, least=99)
+    rounding = 32 * float(np.finfo(array.dtype).eps)
+    at = jnp.moveaxis(array, 1, 0)
+    if label_matrices is not None:
+        inverse = _inverse(caller, at, label_matrices)
+        at = _checks.look(lambda: _moved_back(inverse, at))
+    answers = np.moveaxis(np.asarray(at, dtype=float), 1, 0)
+    own = answers - answers.mean(1, keepdims=True)
+    own[np.abs(own) <= rounding * np.abs(answers).max(1, keepdims=True)] = 0
+    members, shape = len(own), own.shape[1:]
+    own = own.reshape(members, -1)
+    mean, size = own.mean(0), np.sqrt((own**2).sum(0))
+    unit = own / np.maximum(size, _TINY)
+    # the cosine between the deviations and a column of ones; t, whatever the signs, is a function of it
+    cosine = np.clip(unit.sum(0) / members**0.5, -1, 1)
+    free = members - 1
+    with np.errstate(divide="ignore"):
+        t = cosine * np.sqrt(free) / np.sqrt(1 - cosine**2)
+        z = np.sign(cosine) * np.sqrt(-free * np.log1p(-(cosine**2))) * (8 * free + 1) / (8 * free + 3)
+    largest = np.abs(cosine).max() * (1 - 1e-12) * members**0.5
+    as_large = (_largest_by_chance(unit, resamples, seed) >= largest).sum()
+    p = (1 + as_large) / (1 + resamples)
+    if not as_large:
+        p = min(p, 2 * stdtr(free, -np.abs(t).max()) * t.size)
+    error = np.sqrt(np.maximum(size**2 / members - mean**2, 0) / free)
+    return SymmetryTest(float(p), z.reshape(shape), mean.reshape(shape), error.reshape(shape))
+
+
+def _largest_by_chance(unit: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """The largest of the columns' sums in absolute value, for random signs of the rows."""
+    rng = np.random.default_rng(seed)
+    unit, members = unit.astype(np.float32), len(unit)
+    largest = []
+    for start in range(0, resamples, rows := max(1, 2**24 // members)):
+        draws = rng.integers(0, 2, (min(rows, resamples - start), members), dtype=np.int8)
+        largest.append(np.abs((2 * draws - 1).astype(np.float32) @ unit).max(1))
+    return np.concatenate(largest)
 
 
 @partial(jax.jit, static_argnames="metric")

@@ -1,0 +1,1 @@
+"""Which training keeps the symmetry: `python -m experiments.pipelines`."""
