@@ -81,3 +81,13 @@ def test_captions_stand_below_their_figures_and_widgets_are_left_out():
     copy = plain.convert(nbformat.v4.new_notebook(cells=[figure]), known, {})
     assert copy.cells[0].outputs == [still]
     assert copy.cells[1].source == "*Figure 3.1. A line.*"
+
+
+def test_code_that_is_folded_in_the_page_is_folded_in_colab_and_jupyterlab():
+    folded = nbformat.v4.new_code_cell("plt.show()", metadata={"tags": ["hide-input"]})
+    shown = nbformat.v4.new_code_cell("x = 1")
+    copy = plain.convert(nbformat.v4.new_notebook(cells=[folded, shown]), {}, {})
+    nbformat.validate(copy)
+    first, second = (cell.metadata for cell in copy.cells)
+    assert first == {"tags": ["hide-input"], "cellView": "form", "jupyter": {"source_hidden": True}}
+    assert second == {}

@@ -28,6 +28,7 @@ RUNS = places.NOTEBOOKS / "runs.json"
 TIMEOUT = 300  # seconds a cell
 BUDGET = 90  # seconds a notebook, on two cores
 MEMORY_BUDGET = 4.0  # GB
+FOLDED = "hide-input"  # the tag of cells that only draw: a page shows their code on request
 _WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 

@@ -2,8 +2,8 @@
 
 Colab shows `{prf:theorem}` blocks as code and `{doc}` references as they are typed. `make book` puts a second
 copy of each notebook beside its page, in which statements are quotations with their names in bold, solutions
-are folded by HTML, captions stand below their figures, and references are words that link to the published
-page.
+are folded by HTML, captions stand below their figures, the code of cells that only draw is folded as Colab
+and JupyterLab do it, and references are words that link to the published page.
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ def convert(notebook: nbformat.NotebookNode, known: dict[str, Label], papers: di
                 cells.append(cell)
             continue
         cell.outputs = [o for o in cell.outputs if not _is_widget(o)]
+        if notebooks.FOLDED in cell.metadata.get("tags", []):
+            # Colab's word for it, and JupyterLab's
+            cell.metadata.update(cellView="form", jupyter={"source_hidden": True})
         cells.append(cell)
         figure = cell.metadata.pop("mystnb", {}).get("figure", {})
         if "caption" in figure:
