@@ -62,8 +62,8 @@ def uniform_bias(key, size, fan_in):
 
 
 def truncated(key, shape):
-    """A Gaussian cut off at one and a half standard deviations."""
-    return jax.random.truncated_normal(key, -1.5, 1.5, shape) * (2 / shape[0]) ** 0.5
+    """A Gaussian cut off at one standard deviation."""
+    return jax.random.truncated_normal(key, -1, 1, shape) * (2 / shape[0]) ** 0.5
 
 
 def orthogonal(key, shape):

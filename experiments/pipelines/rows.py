@@ -376,7 +376,7 @@ TABLE: dict[str, list[Row]] = {
         ),
         Row(
             "truncated",
-            "truncated Gaussian",
+            "Gaussian weights cut off at one standard deviation",
             "independent, alike and even, and no ball",
             "is",
             "r",
