@@ -210,6 +210,28 @@ def test_a_folded_solution_opens_and_closes_by_keyboard(visit):
     inside.wait_for(state="hidden", timeout=3000)
 
 
+def test_folded_code_opens_by_keyboard_and_mouse_and_eighty_characters_fit(visit):
+    if visit.name not in CHAPTERS:
+        return
+    page = visit.page
+    folded = page.locator("details.hide.above-input").all()
+    for cell in folded:
+        code, switch = cell.locator(".cell_input pre"), cell.locator("summary")
+        assert not code.is_visible()
+        switch.focus()
+        page.keyboard.press("Enter")
+        code.wait_for(state="visible", timeout=3000)
+    scrolling = page.evaluate(
+        """() => [...document.querySelectorAll(".cell_input pre")].filter((pre) =>
+        pre.textContent.split("\\n").every((line) => [...line].length <= 80) &&
+        pre.scrollWidth > pre.clientWidth).map((pre) => pre.textContent.slice(0, 80))"""
+    )
+    assert scrolling == []
+    for cell in folded:
+        cell.locator("summary").click()
+        cell.locator(".cell_input pre").wait_for(state="hidden", timeout=3000)
+
+
 @pytest.fixture
 def visit_fresh(browser, site):
     """Opens a page as on a first visit."""
