@@ -39,7 +39,7 @@ def experiment(options, folder):
                 continue
             done = folder / f"{row.name}-{letter}.npz"
             if not done.exists():
-                answers = predictions(row, problem, options.seed + 3, options.members)
+                answers = predictions(row, problem, options.seed + 3, row.members * options.members)
                 found = symmetry_test(answers, problem.label_matrices)
                 np.savez(done, z=found.z.ravel(), p=found.p)
             with np.load(done) as found:

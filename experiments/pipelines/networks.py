@@ -219,7 +219,8 @@ def residual(problem):
         return h @ params["v"] + params["c"]
 
     def start(key):
-        u = jax.random.split(key)[1]
+        # a key of its own: split(key)[1] would be the one that the last layer is drawn from
+        u = jax.random.fold_in(key, 4)
         return plain(problem)(key) | {"u": gaussian(u, (WIDTH, WIDTH)) / 2}
 
     return start, model

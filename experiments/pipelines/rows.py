@@ -25,6 +25,7 @@ class Row(NamedTuple):
     breaks: str
     build: Callable  # problem -> (key -> answers on the orbits of what is asked)
     law: bool = False  # the steps commute in law, draw by draw they do not
+    members: int = 1  # how many times as many as of the other rows, for a small effect to be seen
 
     @property
     def verdict(self) -> str:
@@ -169,8 +170,8 @@ def random_body(problem):
 def running_statistics(problem, model):
     """The last parameters with running means of the hidden units' statistics."""
 
-    def first(params):
-        return params, nets.batch_statistics(params, problem.x)
+    def first(params):  # as PyTorch begins; statistics of problem.x would be those of one orientation
+        return params, (jnp.zeros((1, nets.WIDTH)), jnp.ones((1, nets.WIDTH)))
 
     def then(kept, params, x):
         new = nets.batch_statistics(params, x)
@@ -381,6 +382,7 @@ TABLE: dict[str, list[Row]] = {
             "is",
             "r",
             starts(nets.drawn(nets.truncated, nets.small)),
+            members=3,
         ),
         Row(
             "sparse",
