@@ -343,7 +343,7 @@ class SymmetryTest(NamedTuple):
     deviation: np.ndarray
     """The mean deviation itself, in the units of the predictions."""
     error: np.ndarray
-    """Its standard error: several times this is what the given members would have shown."""
+    """Its standard error. Several times this is what the given members would have shown."""
 
 
 def symmetry_test(
@@ -402,11 +402,11 @@ def symmetry_test(
         )
     resamples = _checks.count(caller, "resamples", resamples, least=99)
     rounding = 32 * float(np.finfo(array.dtype).eps)
-    at = jnp.moveaxis(array, 1, 0)
+    answers = np.asarray(array, dtype=float)
     if label_matrices is not None:
-        inverse = _inverse(caller, at, label_matrices)
-        at = _checks.look(lambda: _moved_back(inverse, at))
-    answers = np.moveaxis(np.asarray(at, dtype=float), 1, 0)
+        at = jnp.moveaxis(array, 1, 0)
+        moved = _checks.look(lambda: _moved_back(_inverse(caller, at, label_matrices), at))
+        answers = np.moveaxis(moved, 0, 1).astype(float)
     own = answers - answers.mean(1, keepdims=True)
     own[np.abs(own) <= rounding * np.abs(answers).max(1, keepdims=True)] = 0
     members, shape = len(own), own.shape[1:]

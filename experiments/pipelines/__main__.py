@@ -25,38 +25,51 @@ def predictions(row, problem, seed, members):
     return np.concatenate(blocks)
 
 
+def measured(row, letter, problem, options, folder):
+    """The test of one row on one problem, from the run that was interrupted if it got that far."""
+    done = folder / f"{row.name}-{letter}.npz"
+    members = row.members * options.members
+    if not done.exists():
+        answers = predictions(row, problem, options.seed + 3, members)
+        lost = (~np.isfinite(answers)).any(axis=(1, 2, 3)).sum()
+        if lost:
+            raise ValueError(f"{lost} of {members} networks of the row {row.name} diverged: lower its rate")
+        found = symmetry_test(answers, problem.label_matrices)
+        np.savez(done, z=found.z.ravel(), p=found.p, members=members, seed=options.seed)
+    with np.load(done) as stored:
+        if (stored["members"], stored["seed"]) != (members, options.seed):
+            raise ValueError(
+                f"{folder} holds a run with other --members or another --seed: remove it, or give another "
+                "--out"
+            )
+        return stored["z"], stored["p"]
+
+
 def experiment(options, folder):
-    """Every row on every problem that it has a verdict for, one file each on the way."""
+    """Every row on every problem that it has a verdict for."""
     folder.mkdir(parents=True, exist_ok=True)
     problems = {letter: make() for letter, make in PROBLEMS.items()}
-    most = max(len(p.label_matrices) * len(p.asked) * p.y.shape[1] for p in problems.values())
     chosen = [(part, row) for part, rows in TABLE.items() for row in rows if row.name in options.rows]
+    most = max(len(p.label_matrices) * len(p.asked) * p.y.shape[1] for p in problems.values())
     z = np.full((len(chosen), len(problems), most), np.nan, np.float32)
     p = np.full((len(chosen), len(problems)), np.nan)
     for i, (_, row) in enumerate(chosen):
         for j, (letter, problem) in enumerate(problems.items()):
-            if letter not in row.keeps + row.breaks:
-                continue
-            done = folder / f"{row.name}-{letter}.npz"
-            if not done.exists():
-                answers = predictions(row, problem, options.seed + 3, row.members * options.members)
-                found = symmetry_test(answers, problem.label_matrices)
-                np.savez(done, z=found.z.ravel(), p=found.p)
-            with np.load(done) as found:
-                z[i, j, : found["z"].size], p[i, j] = found["z"], found["p"]
-            largest = np.nanmax(np.abs(z[i, j]))
-            expected = p[i, j] > KEEPS if letter in row.keeps else p[i, j] < BREAKS
-            print(
-                f"{row.name:20s} {letter} {'keeps ' if letter in row.keeps else 'breaks'} largest |z| "
-                f"{largest:6.1f}, p = {p[i, j]:.1g}{'' if expected else '  NOT AS EXPECTED'}",
-                flush=True,
-            )
+            if letter in row.keeps + row.breaks:
+                scores, p[i, j] = measured(row, letter, problem, options, folder)
+                z[i, j, : scores.size] = scores
+                proved = "keeps " if letter in row.keeps else "breaks"
+                expected = p[i, j] > KEEPS if letter in row.keeps else p[i, j] < BREAKS
+                print(
+                    f"{row.name:20s} {letter} {proved} largest |z| {np.abs(scores).max():6.1f}, "
+                    f"p = {p[i, j]:.1g}{'' if expected else '  NOT AS EXPECTED'}",
+                    flush=True,
+                )
     rows = [row for _, row in chosen]
-    text = {name: [getattr(row, name) for row in rows] for name in ("name", "what", "why", "keeps", "breaks")}
+    text = ("name", "what", "why", "keeps", "breaks", "verdict")
     return {
         "part": [part for part, _ in chosen],
-        **text,
-        "verdict": [row.verdict for row in rows],
+        **{key: [getattr(row, key) for row in rows] for key in text},
         "problems": list(problems),
         "z": z,  # (rows, problems, group elements and inputs and outputs, NaN where there are none)
         "p": p,  # (rows, problems), NaN where a row does not apply

@@ -207,7 +207,10 @@ def test_noise_is_uniform_and_uncorrelated():
         (lambda: fashion_mnist(train=10.0), "train must be an integer of at least 1, got 10.0"),
         (lambda: histology_patches(1, size=2), "size must be an integer of at least 4"),
         (lambda: noise(jax.random.key(0), 0), "n must be an integer"),
-        (lambda: experiment("potts"), "'potts' is none of cross_product, fashion_mnist, ising, rotations"),
+        (
+            lambda: experiment("potts"),
+            "'potts' is none of cross_product, fashion_mnist, ising, pipelines, rotations",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -9,7 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from scipy.stats import norm
 
+from experiments.pipelines.rows import TABLE
 from experiments.rotations import DIRECTION, at_angles, canonical, in_a_disc, smooth
 from nteq.actions import on_images
 from nteq.datasets import experiment
@@ -114,6 +116,46 @@ def test_the_cross_product_experiment_shows_the_theorem(tmp_path):
     assert (result["theory_error"][0][:, -1] < 0.7 * result["theory_error"][0][:, 0]).all()
     assert (result["ensemble_error"] < result["member_error"]).all()
     assert provenance(result)["settings"]["group"] == "['O']"
+
+
+@pytest.mark.slow
+def test_the_pipelines_experiment_tells_what_keeps_the_symmetry_from_what_breaks_it(tmp_path):
+    out = tmp_path / "pipelines.npz"
+    done = command("pipelines", "--quick", "--out", out)
+    assert done.returncode == 0 and "NOT AS EXPECTED" not in done.stdout, done.stdout + done.stderr
+    result = np.load(out)
+    assert result["name"].tolist() == ["gaussian", "either-sign"]
+    assert result["verdict"].tolist() == ["keeps", "breaks"]
+    assert (result["p"][0] > 1e-4).all() and (result["p"][1] < 1e-15).all()
+    other = tmp_path / "other.run"
+    other.mkdir()
+    np.savez(other / "gaussian-i.npz", z=np.zeros(64), p=1.0, members=7, seed=0)
+    done = command("pipelines", "--quick", "--out", tmp_path / "other.npz", "--resume")
+    assert "other --members" in message(done.returncode, done.stderr)
+
+
+def test_every_pipeline_is_proved_in_a_line_and_measured_as_it_was_proved():
+    rows = [row for part in TABLE.values() for row in part]
+    stored = experiment("pipelines")
+    assert len(rows) >= 35 and [row.name for row in rows] == stored["name"].tolist()
+    assert int(stored["provenance"]["settings"]["members"]) >= 2000
+    for i, row in enumerate(rows):
+        assert row.why and "|" not in row.what + row.why  # cells of a Markdown table
+        assert (row.what, row.why, row.verdict) == tuple(stored[key][i] for key in ("what", "why", "verdict"))
+        for letter, p in zip(stored["problems"].tolist(), stored["p"][i], strict=True):
+            if letter in row.keeps:
+                assert p > 2 * norm.sf(4), row.name
+            elif letter in row.breaks:
+                assert p < 2 * norm.sf(8), row.name
+            else:
+                assert np.isnan(p), row.name
+    assert {row.verdict for row in rows} == {
+        "keeps",
+        "keeps in law",
+        "keeps for permutations only",
+        "keeps for signed permutations only",
+        "breaks",
+    }
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, kstest, norm, ttest_1samp
 
 from nteq.actions import matrices_of, on_lattices, on_vectors, orbit
 from nteq.gradient_flow import GradientFlow
@@ -17,6 +17,7 @@ from nteq.metrics import (
     orbit_same_prediction,
     relative_std,
     sub_ensembles,
+    symmetry_test,
 )
 
 
@@ -322,5 +323,79 @@ def test_members_needed_finds_what_the_infinite_ensemble_says():
     ],
 )
 def test_bad_input_of_the_other_measures_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_z_score_is_students_t_of_the_deviations_from_the_mean_over_the_orbit():
+    f = np.random.default_rng(0).normal(size=(40, 4, 3)) + np.arange(3)
+    found = symmetry_test(f, resamples=99)
+    own = f - f.mean(1, keepdims=True)
+    t = ttest_1samp(own, 0)
+    np.testing.assert_allclose(found.deviation, own.mean(0), atol=1e-12)
+    np.testing.assert_allclose(found.error, own.std(0, ddof=1) / 40**0.5, rtol=1e-10)
+    # the same tail as a normal variable's, to the accuracy of Wallace's formula
+    np.testing.assert_allclose(2 * norm.sf(np.abs(found.z)), t.pvalue, rtol=5e-3)
+    np.testing.assert_array_equal(np.sign(found.z), np.sign(t.statistic))
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_p_is_uniform_if_the_mean_is_equivariant(skewed):
+    """Of 500 ensembles, whose answers at different inputs depend on each other."""
+    rng = np.random.default_rng(1)
+    members = 150 if skewed else 20
+    turns = np.asarray(cyclic(4).matrices)
+    mix = rng.normal(size=(3, 12))
+    p = []
+    for seed in range(500):
+        drawn = rng.exponential(size=(members, 4, 3, 2)) if skewed else rng.normal(size=(members, 4, 3, 2))
+        answers = np.einsum("mgko,ki->mgio", drawn, mix)
+        moved = np.einsum("gab,mgib->mgia", turns, answers + np.array([1.0, -2.0]))
+        p.append(symmetry_test(moved, turns, resamples=199, seed=seed).p)
+    assert kstest(p, "uniform").pvalue > 1e-3
+    assert np.mean(np.array(p) <= 0.05) < 0.09
+
+
+def test_the_test_finds_the_asymmetry_that_its_standard_errors_allow_it_to_find():
+    rng = np.random.default_rng(2)
+    pattern = np.array([1.0, -1.0, 0.0, 0.0])[:, None] * (np.arange(20) == 7)  # at one input of twenty
+    members = lambda shift: rng.normal(size=(400, 4, 20)) + shift * pattern
+    found = [symmetry_test(members(0.5), resamples=499, seed=seed) for seed in range(20)]
+    assert np.median([f.p for f in found]) < 1e-10 and max(f.p for f in found) < 1e-4
+    assert all(np.abs(f.z).argmax() % 20 == 7 for f in found)
+    unseen = [symmetry_test(members(0.02), resamples=199, seed=seed).p for seed in range(40)]
+    assert np.mean(np.array(unseen) < 0.05) < 0.3  # 0.4 standard errors: not to be seen
+
+
+def test_labels_that_move_are_compared_after_they_are_moved_back():
+    rng = np.random.default_rng(3)
+    turns = np.asarray(cyclic(4).matrices)
+    answers = np.einsum("gab,mgib->mgia", turns, rng.normal(size=(500, 4, 6, 2)) + np.array([1.0, 2.0]))
+    assert symmetry_test(answers, turns).p > 0.01
+    assert symmetry_test(answers).p < 1e-15  # without the matrices the vectors point elsewhere
+
+
+def test_deviations_within_rounding_are_none():
+    rng = np.random.default_rng(4)
+    turned = np.repeat(rng.normal(size=(3000, 1, 5)).astype(np.float32), 4, axis=1)
+    turned[:, 1] *= 1 + np.finfo(np.float32).eps  # always in the same direction
+    found = symmetry_test(turned)
+    assert found.p == 1 and (found.z == 0).all()
+    longer = np.array([1, 1.001, 1, 1], np.float32)[:, None]
+    assert symmetry_test(turned * longer).p > 1e-3  # answers of either sign, whose mean is zero
+    assert symmetry_test(np.abs(turned) * longer).p < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: symmetry_test(np.ones((7, 4, 3))), "at least eight members"),
+        (lambda: symmetry_test(np.ones((9, 1, 3))), "two orbit elements"),
+        (lambda: symmetry_test(np.full((9, 4, 3), np.nan)), "not finite"),
+        (lambda: symmetry_test(np.ones((9, 4, 3, 2)), np.ones((4, 3, 3))), r"shape \(4, 2, 2\)"),
+        (lambda: symmetry_test(np.ones((9, 4, 3)), resamples=10), "resamples"),
+    ],
+)
+def test_what_cannot_be_tested_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
