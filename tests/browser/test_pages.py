@@ -190,8 +190,7 @@ def test_a_slow_script_of_the_figures_does_not_keep_the_text_from_the_reader(bro
         .observe({ type: "paint", buffered: true }))"""
     )
     assert painted < 2500
-    page.wait_for_load_state("networkidle")
-    assert page.locator(".interactive-figure input").count() > 0
+    page.locator(".interactive-figure input").first.wait_for()  # it comes all the same
     context.close()
 
 
