@@ -40,8 +40,8 @@ def nngp_posterior(
 ) -> Gaussian:
     r"""The NNGP conditioned on labels with Gaussian noise.
 
-    $$\mu(x) = K(x, X)\,[K(X, X) + \sigma^2\mathbb{1}]^{-1}Y, \qquad
-    \Sigma(x, x') = K(x, x') - K(x, X)\,[K(X, X) + \sigma^2\mathbb{1}]^{-1}K(X, x')$$
+    $$\mu(x) &= K(x, X)\,[K(X, X) + \sigma^2\mathbb{1}]^{-1}Y, \\
+    \Sigma(x, x') &= K(x, x') - K(x, X)\,[K(X, X) + \sigma^2\mathbb{1}]^{-1}K(X, x')$$
 
     (Rasmussen & Williams 2006, eqs. 2.22–2.24; Lee et al. 2018.) Of the function itself: a new noisy label
     has σ² more. Differentiable in all that the kernel depends on and in the noise.

@@ -55,8 +55,9 @@ class GradientFlow:
     With $L = \frac{1}{2N}\sum_i |f(x_i) - y_i|^2$ and learning rate η the predictions are Gaussian over
     initialisations. With $A_t(x) = \Theta(x, X)\,\Theta(X, X)^{-1}(\mathbb{1} - e^{-\eta\Theta(X,X)t/N})$
 
-    $$\mu_t(x) = A_t(x)\,Y, \qquad
-    \Sigma_t(x, x') = K(x, x') + A_t(x)K(X, X)A_t(x')^\top - A_t(x)K(X, x') - K(x, X)A_t(x')^\top$$
+    $$\mu_t(x) &= A_t(x)\,Y, \\
+    \Sigma_t(x, x') &= K(x, x') + A_t(x)K(X, X)A_t(x')^\top \\
+    &\quad - A_t(x)K(X, x') - K(x, X)A_t(x')^\top$$
 
     (Jacot et al. 2018; Lee et al. 2019, eqs. 10 and 11.) neural-tangents divides t by `y_train.size`, this
     class by the number of points N: they differ when there are several outputs. `GradientFlow.augmented` is

@@ -43,8 +43,8 @@ def mlp_kernel(
 
     With $K^{(1)} = \Theta^{(1)} = \sigma_w^2\, x\cdot x'/d + \sigma_b^2$, each hidden layer maps
 
-    $$K^{(l+1)} = \sigma_w^2\,\mathbb{E}[\phi(u)\phi(u')] + \sigma_b^2, \qquad
-    \Theta^{(l+1)} = K^{(l+1)} + \sigma_w^2\,\mathbb{E}[\phi'(u)\phi'(u')]\,\Theta^{(l)},
+    $$K^{(l+1)} &= \sigma_w^2\,\mathbb{E}[\phi(u)\phi(u')] + \sigma_b^2, \\
+    \Theta^{(l+1)} &= K^{(l+1)} + \sigma_w^2\,\mathbb{E}[\phi'(u)\phi'(u')]\,\Theta^{(l)},
     \qquad (u, u') \sim \mathcal{N}(0, K^{(l)}),$$
 
     which has a closed form for ReLU (Cho & Saul 2009, eqs. 3–6) and erf (Williams 1997, eq. 11); the

@@ -364,9 +364,9 @@ def symmetry_test(
     Many z-scores are looked at, so the largest one is compared with what it would be by chance: all
     deviations of a member get a random sign, together, again and again. That keeps how they depend on each
     other, and p is the fraction of draws with as large a largest |t| (Westfall & Young 1993): uniformly
-    distributed for an equivariant mean, exactly if the deviations are as often positive as negative, and
-    for many members in any case. Where no draw comes near, p is the smaller of 1 / (resamples + 1) and
-    Bonferroni's bound.
+    distributed for an equivariant mean, exactly if a member's deviations are as likely as their negatives,
+    and for many members in any case. Where no draw is as large, p is the smaller of 1 / (resamples + 1)
+    and Bonferroni's bound.
 
     A small p says that the symmetry is broken. A large one says that these members do not show it: look at
     `error` for what they could have shown.
@@ -382,14 +382,16 @@ def symmetry_test(
         seed: of the drawing.
 
     Returns:
-        p, and arrays of shape (|G|, ...): z-scores, mean deviations and their standard errors.
+        A `SymmetryTest`, which holds p and arrays of shape (|G|, ...): z-scores, mean deviations and their
+        standard errors.
 
     Raises:
         ValueError: fewer than eight members or two orbit elements, an empty or non-finite array, matrices of
             another shape or without an inverse, too few resamples.
 
-    >>> members = np.random.default_rng(0).normal(size=(400, 4, 10))  # answers to 10 inputs, turned 4 times
-    >>> fair, broken = symmetry_test(members), symmetry_test(members + np.arange(4)[:, None] / 2)
+    >>> members = np.random.default_rng(0).normal(size=(400, 4, 10))  # 10 inputs, turned 4 times
+    >>> fair = symmetry_test(members)
+    >>> broken = symmetry_test(members + np.arange(4)[:, None] / 2)
     >>> fair.p > 0.01, broken.p < 1e-10, broken.z.shape
     (True, True, (4, 10))
     """
@@ -432,10 +434,11 @@ def _largest_by_chance(unit: np.ndarray, resamples: int, seed: int) -> np.ndarra
     """The largest of the columns' sums in absolute value, for random signs of the rows."""
     rng = np.random.default_rng(seed)
     unit, members = unit.astype(np.float32), len(unit)
+    rows = max(1, 2**24 // members)  # so many at once take 64 MB
     largest = []
-    for start in range(0, resamples, rows := max(1, 2**24 // members)):
-        draws = rng.integers(0, 2, (min(rows, resamples - start), members), dtype=np.int8)
-        largest.append(np.abs((2 * draws - 1).astype(np.float32) @ unit).max(1))
+    for start in range(0, resamples, rows):
+        signs = 2 * rng.integers(0, 2, (min(rows, resamples - start), members), dtype=np.int8) - 1
+        largest.append(np.abs(signs.astype(np.float32) @ unit).max(1))
     return np.concatenate(largest)
 
 

@@ -183,9 +183,9 @@ def gcnn(
     orientations too, and the readout averages over orientations and pixels, so that every single network is
     invariant under quarter turns of its input:
 
-    $$h_1(g) = \phi\bigl(x * (g\,w_1)\bigr), \qquad
-    h_{l+1}(g) = \phi\Bigl(\sum_{r \in C_4} h_l(g r) * \bigl(g\,w_{l+1}(r)\bigr)\Bigr), \qquad
-    f = v \cdot \operatorname{mean}_{g,\,\text{pixels}} h_L(g).$$
+    $$h_1(g) &= \phi\bigl(x * (g\,w_1)\bigr), \\
+    h_{l+1}(g) &= \phi\Bigl(\sum_{r \in C_4} h_l(g r) * \bigl(g\,w_{l+1}(r)\bigr)\Bigr), \\
+    f &= v \cdot \operatorname{mean}_{g,\,\text{pixels}} h_L(g).$$
 
     Args:
         channels: the channels of each layer and orientation, at least one.

@@ -15,10 +15,14 @@ def sizes(problem):
 # Fully connected, one hidden layer: params {"w", "b", "v", "c"}
 
 
+def hidden(params, x):
+    """What enters the hidden units, x w + b."""
+    return x.reshape(len(x), -1) @ params["w"] + params["b"]
+
+
 def dense(params, x, key=None):
     """ReLU(x w + b) v + c."""
-    h = jax.nn.relu(x.reshape(len(x), -1) @ params["w"] + params["b"])
-    return h @ params["v"] + params["c"]
+    return jax.nn.relu(hidden(params, x)) @ params["v"] + params["c"]
 
 
 def drawn(first, last, bias=lambda key, size, fan_in: jnp.zeros(size)):
@@ -113,7 +117,7 @@ def pooled(h, size, reduce):
 def convolutional(size, stride=1, pad=(0, 0), mode="constant", pool=None, coordinates=None, channels=4):
     """For a problem, (start, model): one convolution, ReLU, pooling, and a dense layer."""
 
-    def hidden(params, x):
+    def features_of(params, x):
         x = x[..., None]
         if coordinates is not None:
             place = jnp.broadcast_to(coordinates(x.shape[1]), (*x.shape[:3], 2))
@@ -123,7 +127,7 @@ def convolutional(size, stride=1, pad=(0, 0), mode="constant", pool=None, coordi
         return h.reshape(len(h), -1)
 
     def model(params, x, key=None):
-        return hidden(params, x) @ params["v"] + params["c"]
+        return features_of(params, x) @ params["v"] + params["c"]
 
     def build(problem):
         fan_in = size**2 * (1 if coordinates is None else 3)
@@ -131,7 +135,7 @@ def convolutional(size, stride=1, pad=(0, 0), mode="constant", pool=None, coordi
         def start(key):
             w, v = jax.random.split(key)
             params = {"w": gaussian(w, (fan_in, channels)), "b": jnp.zeros(channels)}
-            features = jax.eval_shape(hidden, params, problem.x).shape[1]
+            features = jax.eval_shape(features_of, params, problem.x).shape[1]
             return params | {"v": small(v, (features, 1)), "c": jnp.zeros(1)}
 
         return start, model
@@ -156,23 +160,25 @@ def attention(positions, size=2, channels=8):
     def model(params, x, key=None):
         tokens = patches(x[..., None], size, size) @ params["w"]
         tokens = tokens.reshape(len(x), -1, channels) + params.get("positions", positions)
-        query, keys, values = (tokens @ params[name] for name in "qkv")
+        query, keys, values = (tokens @ params[name] for name in ("query", "keys", "values"))
         weight = jax.nn.softmax(query @ keys.swapaxes(1, 2) / channels**0.5)
-        return jax.nn.relu(tokens + weight @ values).mean(1) @ params["v2"] + params["c"]
+        return jax.nn.relu(tokens + weight @ values).mean(1) @ params["v"] + params["c"]
 
     def build(problem):
         places = (problem.x.shape[1] // size) ** 2
 
         def start(key):
-            w, q, k, v, v2, p = jax.random.split(key, 6)
+            w, query, keys, values, v, place = jax.random.split(key, 6)
             square = (channels, channels)
             params = {
                 "w": gaussian(w, (size**2, channels)),
-                "v2": small(v2, (channels, 1)),
+                "query": gaussian(query, square),
+                "keys": gaussian(keys, square),
+                "values": gaussian(values, square),
+                "v": small(v, (channels, 1)),
                 "c": jnp.zeros(1),
             }
-            params |= {name: gaussian(key, square) for name, key in zip("qkv", (q, k, v), strict=True)}
-            learned = {"positions": jax.random.normal(p, (places, channels))}
+            learned = {"positions": jax.random.normal(place, (places, channels))}
             return params | (learned if positions is None else {})
 
         return start, model
@@ -214,7 +220,7 @@ def residual(problem):
     """(start, model): a dense layer, a block with a skip around it, a dense layer."""
 
     def model(params, x, key=None):
-        h = x.reshape(len(x), -1) @ params["w"] + params["b"]
+        h = hidden(params, x)
         h = h + jax.nn.relu(h) @ params["u"]
         return h @ params["v"] + params["c"]
 
@@ -237,19 +243,19 @@ def normalised(h, axis, statistics=None):
 
 def layer_norm(params, x, key=None):
     """`dense` with its hidden units normalised over the layer."""
-    h = x.reshape(len(x), -1) @ params["w"] + params["b"]
+    h = hidden(params, x)
     return jax.nn.relu(normalised(h, 1)) @ params["v"] + params["c"]
 
 
 def batch_norm(params, x, key=None, statistics=None):
     """`dense` with its hidden units normalised over the batch, or by given statistics."""
-    h = x.reshape(len(x), -1) @ params["w"] + params["b"]
+    h = hidden(params, x)
     return jax.nn.relu(normalised(h, 0, statistics)) @ params["v"] + params["c"]
 
 
 def batch_statistics(params, x):
     """Mean and variance of the hidden units over a batch."""
-    h = x.reshape(len(x), -1) @ params["w"] + params["b"]
+    h = hidden(params, x)
     return h.mean(0, keepdims=True), h.var(0, keepdims=True)
 
 

@@ -77,6 +77,21 @@ def test_every_formula_is_typeset(visit):
     assert re.findall(r"\\[a-zA-Z]+|\\\(|\\\[|\$\$?", text) == []
 
 
+def test_no_displayed_formula_is_wider_than_its_column(visit):
+    """At the width of a laptop, in folded proofs and solutions as well; on a phone it may scroll."""
+    wide = visit.page.evaluate(
+        """() => {
+        const folded = [...document.querySelectorAll(".toggle-hidden")];
+        folded.forEach((box) => box.classList.remove("toggle-hidden"));
+        const formulas = [...document.querySelectorAll("div.math, div.math mjx-container")];
+        const wide = formulas.filter((e) => e.clientWidth && e.scrollWidth > e.clientWidth + 2);
+        const found = wide.map((e) => e.textContent.slice(0, 40));
+        folded.forEach((box) => box.classList.add("toggle-hidden"));
+        return found; }"""
+    )
+    assert wide == []
+
+
 def test_pictures_are_described_in_sentences(visit):
     for alt in visit.page.locator("article img").evaluate_all("(all) => all.map((image) => image.alt)"):
         assert len(alt.split()) >= 3 and not re.search(r"\.(png|svg|jpe?g|webp)\b", alt), alt
