@@ -118,10 +118,10 @@ def _leave_out_thebe(app, pagename, templatename, context, doctree):
 
 
 def _first_page(app, exception):
-    # Jupyter Book's own index.html names no icon, so that a browser asks for one where there is none.
+    # Jupyter Book's own index.html names no icon, so that a browser asks the host for /favicon.ico. This page
+    # is left at once, so its icon is empty and part of it: one that is still loading then would be cut off.
     if exception is None and app.builder.format == "html":
         first = app.builder.get_target_uri(app.config.root_doc)
-        icon = f"_static/{app.config.html_favicon.rsplit('/')[-1]}"
         title = html.escape(app.config.html_title)
         (Path(app.outdir) / "index.html").write_text(
             f'''<!DOCTYPE html>
@@ -129,7 +129,7 @@ def _first_page(app, exception):
 <head>
 <meta charset="utf-8">
 <meta http-equiv="refresh" content="0; url={first}">
-<link rel="icon" href="{icon}">
+<link rel="icon" href="data:,">
 <title>{title}</title>
 </head>
 <body><a href="{first}">{title}</a></body>
