@@ -22,7 +22,6 @@ CELL = 15  # lines that are not blank; folded cells and the first one, of import
 # These chapters are not in this form yet; each leaves the list with the commit that brings it there.
 NOT_YET = {
     "out_of_distribution",
-    "cross_product",
 }
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
