@@ -19,11 +19,6 @@ from tools.book.notebooks import FOLDED
 LINE = 80  # characters
 CELL = 15  # lines that are not blank; folded cells and the first one, of imports, may have more
 
-# These chapters are not in this form yet; each leaves the list with the commit that brings it there.
-NOT_YET = {
-    "cross_product",
-}
-
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 CANVASES = {"plt", "Explorer", "Pictures", "display", "axis", "axes", "figure"}
 
@@ -177,15 +172,9 @@ RULES = [folded_wrongly, hidden, long_lines, long_cells, unsaid]
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", [name for name in places.chapters() if name not in NOT_YET])
+@pytest.mark.parametrize("name", places.chapters())
 def test_chapter(name, rule):
     assert list(rule(chapter(name))) == []
-
-
-def test_chapters_that_are_not_in_this_form_yet_are_in_the_book_and_break_a_rule():
-    assert set(places.chapters()) >= NOT_YET
-    for name in NOT_YET:
-        assert any(list(rule(chapter(name))) for rule in RULES), f"{name} is in order: take it from NOT_YET"
 
 
 IMPORTS = Cell("import matplotlib.pyplot as plt\n" + 20 * "import jax\n" + "use_style()")
