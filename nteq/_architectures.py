@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import ModuleType
 from typing import Any
 
@@ -20,14 +20,17 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from nteq import _checks
-from nteq.actions import on_images
+from nteq.actions import Action, on_images
 from nteq.averages import orbit_average
-from nteq.groups import cyclic
+from nteq.groups import cyclic, dihedral
 from nteq.kernels import Kernels, from_stax, mlp_kernel
 
 Activation = str | Callable[[Array], Array]
 Layer = tuple[Array, Array | None]
 Kernel = Callable[[ArrayLike, ArrayLike], Kernels]
+
+# the point groups of p4 and p4m: what each layer's filters are turned and mirrored by
+POINT_GROUPS = {"p4": on_images(cyclic(4)), "p4m": on_images(dihedral(4))}
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "erf": jax.scipy.special.erf}
 
@@ -231,19 +234,49 @@ class GCNN(_Convolutional):
     W_std: float
     b_std: float
     parameterization: str
+    group: str
+
+    @property
+    def action(self) -> Action:
+        return POINT_GROUPS[self.group]
+
+    @property
+    def orientations(self) -> int:
+        return self.action.group.order
 
     def check_square(self, shape: Sequence[int]) -> None:
-        """The image sizes before each layer must keep the quarter turns."""
+        """The filters of each layer must land on the same pixels of an image and of a turned one."""
         if shape[0] != shape[1]:
             raise ValueError(f"{self}: images must be square, got {shape[0]} × {shape[1]}. Crop or pad.")
-        for number, layer in enumerate(self.layers, 1):
-            if layer.padding == "VALID" and (shape[0] - layer.size) % layer.stride:
+        pixels = shape[0]
+        for number, layer in enumerate(self.layers):
+            rows, _ = layer.output(self, (pixels, pixels))
+            if not layer.is_centred(pixels):
                 raise ValueError(
-                    f"{self}: layer {number} moves a filter of size {layer.size} in steps of {layer.stride} "
-                    f"over {shape[0]} pixels and leaves some out, which breaks the quarter turns. Choose "
-                    "size and stride so that (pixels − size) is divisible by the stride."
+                    f"{self}: layer {number + 1} moves a filter of size {layer.size} in steps of "
+                    f"{layer.stride} over {pixels} pixels, padding {self.padding!r}, and does not treat "
+                    f"both ends alike, which breaks the symmetry. {self.advice(number, pixels, shape[0])}"
                 )
-            shape = layer.output(self, shape)
+            pixels = rows
+
+    def advice(self, number: int, pixels: int, side: int) -> str:
+        """The nearest sizes that keep the symmetry: of the images, or of the filters in one layer."""
+        layers = self.layers
+
+        def resized(size: int) -> list[_Convolution]:
+            return [*layers[:number], replace(layers[number], size=size), *layers[number + 1 :]]
+
+        sides = [n for n in range(1, side + math.prod(self.strides) + 1) if _keep_symmetry(layers, n)]
+        sizes = [n for n in range(1, pixels + 1) if _keep_symmetry(resized(n), side)]
+        words = [
+            f"{what} of {' or '.join(map(str, _around(found, now)))} {unit}".rstrip()
+            for what, found, now, unit in [
+                ("images", sides, side, "pixels"),
+                ("filters", sizes, layers[number].size, "in this layer"),
+            ]
+            if found
+        ]
+        return f"Use {', or '.join(words)}."
 
     def init(self, key: Array, shape: Sequence[int], dtype: DTypeLike | None) -> list[Layer]:
         shape = _features(self, shape, 3)
@@ -251,39 +284,46 @@ class GCNN(_Convolutional):
         keys = jax.random.split(key, len(self.layers) + 1)
         params, before = [], shape[2]
         for number, (k, layer) in enumerate(zip(keys, self.layers, strict=False)):
-            orientations = 4 if number else 1
+            orientations = self.orientations if number else 1
             fan_in = orientations * layer.size**2 * before
             shape_of_filters = (orientations, layer.size, layer.size, before, layer.channels)
             params.append(self.draw(k, shape_of_filters, fan_in, dtype))
             before = layer.channels
         return [*params, self.draw(keys[-1], (before, self.outputs or 1), before, dtype)]
 
+    def moved(self, W: Array) -> Array:
+        """Filters moved by all g, (g, h, size, size, in, out): at (g, h) stands w(g⁻¹h), turned by g."""
+        group, flat = self.action.group, W.reshape(*W.shape[:3], -1)
+        moved = jnp.stack([self.action.act(g, flat) for g in range(group.order)])
+        if len(W) > 1:  # with one orientation it lifts
+            moved = moved[np.arange(group.order)[:, None], group.table[group.inverses]]
+        return moved.reshape(group.order, *W.shape)
+
     def apply(self, params: list[Layer], x: Array) -> Array:
         h = self.images(x)
         self.check_square(h.shape[1:3])
-        for number, (layer, (W, b)) in enumerate(zip(self.layers, params, strict=False)):
-            # all orientations in one product: filters (size, size, g_in, in, g_out, out)
-            turned = jnp.stack([jnp.rot90(W, g, axes=(1, 2)) for g in range(4)])
-            if number:  # w(r) with r = g⁻¹ g_in stands at g_in
-                turned = jnp.stack([jnp.roll(turned[g], g, axis=0) for g in range(4)])
-            filters = jnp.einsum("grijab->ijragb", turned).reshape(-1, 4 * layer.channels)
-            weights = (filters, None if b is None else jnp.tile(b, 4))
+        for layer, (W, b) in zip(self.layers, params, strict=False):
+            # all orientations in one product: filters (size, size, h, in, g, out)
+            filters = jnp.einsum("ghijab->ijhagb", self.moved(W))
+            filters = filters.reshape(-1, self.orientations * layer.channels)
+            weights = (filters, None if b is None else jnp.tile(b, self.orientations))
             h = self.act(self.dense(weights, layer.patches(self, h)))
-        h = h.mean((1, 2)).reshape(-1, 4, self.channels[-1]).mean(1)
+        h = h.mean((1, 2)).reshape(-1, self.orientations, self.channels[-1]).mean(1)
         return self.answer(params[-1], h)
 
     def limit(self) -> Kernel:
-        # In the standard parameterisation Θ counts the units that feed a layer: four orientations of each
-        # channel, but the readout has one weight for the four.
-        plain = self.stax_kernel([4 * channels for channels in self.channels], "GlobalAvgPool")
-        average = orbit_average(plain, on_images(cyclic(4)))
+        # In the standard parameterisation Θ counts the units that feed a layer: all orientations of each
+        # channel, but the readout has one weight for them together.
+        order = self.orientations
+        plain = self.stax_kernel([order * channels for channels in self.channels], "GlobalAvgPool")
+        average = orbit_average(plain, self.action)
         if self.parameterization == "ntk":
             return average
 
         def kernel(x1: ArrayLike, x2: ArrayLike) -> Kernels:
             nngp, ntk = average(x1, x2)
             pooled = (nngp - self.b_std**2) / self.W_std**2
-            return Kernels(nngp, ntk - 3 * self.channels[-1] * pooled)
+            return Kernels(nngp, ntk - (order - 1) * self.channels[-1] * pooled)
 
         return kernel
 
@@ -305,16 +345,26 @@ class _Convolution:
         total = max((-(-length // self.stride) - 1) * self.stride + self.size - length, 0)
         return total // 2, total - total // 2
 
+    def fits(self, length: int) -> bool:
+        """Whether the filter fits on an axis of this length, and the axis is as long as its padding."""
+        pads = self.pads(length)
+        return sum(pads) + length >= self.size and (self.padding != "CIRCULAR" or max(pads) <= length)
+
+    def is_centred(self, length: int) -> bool:
+        """Whether the filter's places on an axis of this length are the same, seen from its other end."""
+        before, after = self.pads(length)
+        return before == after and (before + length + after - self.size) % self.stride == 0
+
+    def positions(self, length: int) -> int:
+        return (sum(self.pads(length)) + length - self.size) // self.stride + 1
+
     def output(self, caller: object, shape: Sequence[int]) -> tuple[int, int]:
-        lengths = [sum(self.pads(n)) + n for n in shape]
-        if min(lengths) < self.size or (
-            self.padding == "CIRCULAR" and max(self.pads(min(shape))) > min(shape)
-        ):
+        if not all(self.fits(n) for n in shape):
             raise ValueError(
                 f"{caller}: a layer with filters of {self.size} × {self.size} got {shape[0]} × {shape[1]} "
                 "pixels, which is too small. Use larger images, smaller filters or strides, or fewer layers."
             )
-        rows, columns = ((n - self.size) // self.stride + 1 for n in lengths)
+        rows, columns = (self.positions(n) for n in shape)
         return rows, columns
 
     def patches(self, caller: object, h: Array) -> Array:
@@ -333,6 +383,20 @@ class _Convolution:
             for j in range(self.size)
         ]
         return jnp.concatenate(views, axis=-1)
+
+
+def _keep_symmetry(layers: Sequence[_Convolution], pixels: int) -> bool:
+    """Whether every layer fits and is centred on images of so many pixels."""
+    for layer in layers:
+        if not (layer.fits(pixels) and layer.is_centred(pixels)):
+            return False
+        pixels = layer.positions(pixels)
+    return True
+
+
+def _around(numbers: Sequence[int], now: int) -> list[int]:
+    """The nearest number below and the nearest above, where there are any."""
+    return [n for n in numbers if n < now][-1:] + [n for n in numbers if n > now][:1]
 
 
 def _features(caller: object, shape: Sequence[int], ndim: int | None) -> tuple[int, ...]:

@@ -27,7 +27,18 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from nteq import _checks
-from nteq._architectures import ACTIVATIONS, CNN, GCNN, MLP, Activation, Apply, Architecture, Init, Limit
+from nteq._architectures import (
+    ACTIVATIONS,
+    CNN,
+    GCNN,
+    MLP,
+    POINT_GROUPS,
+    Activation,
+    Apply,
+    Architecture,
+    Init,
+    Limit,
+)
 from nteq.kernels import Kernels
 
 __all__ = ["Network", "cnn", "gcnn", "mlp"]
@@ -176,50 +187,68 @@ def gcnn(
     W_std: float = 1.0,
     b_std: float = 0.0,
     parameterization: str = "ntk",
+    group: str = "p4",
 ) -> Network:
-    r"""A group convolutional network for p4, quarter turns and translations (Cohen & Welling 2016).
+    r"""A group convolutional network, built to be invariant under turns and mirrors (Cohen & Welling 2016).
 
-    The first layer lifts: each filter is applied in four orientations g. The others convolve over the
-    orientations too, and the readout averages over orientations and pixels, so that every single network is
-    invariant under quarter turns of its input:
+    The symmetry is p4, quarter turns and translations, or p4m, mirrors too: $G_0 = C_4$ or $D_4$, of order 4
+    or 8. The first layer lifts: each filter is applied in $|G_0|$ orientations g. The others convolve over
+    the orientations too, and the readout averages over orientations and pixels, so that every single network
+    is invariant under $G_0$, $f(\rho(g)x) = f(x)$ with `nteq.actions.on_images`:
 
-    $$h_1(g) &= \phi\bigl(x * (g\,w_1)\bigr), \\
-    h_{l+1}(g) &= \phi\Bigl(\sum_{r \in C_4} h_l(g r) * \bigl(g\,w_{l+1}(r)\bigr)\Bigr), \\
+    $$h_1(g) &= \phi\bigl(x * \rho(g)w_1\bigr), \\
+    h_{l+1}(g) &= \phi\Bigl(\sum_{h \in G_0} h_l(h) * \rho(g)w_{l+1}(g^{-1}h)\Bigr), \\
     f &= v \cdot \operatorname{mean}_{g,\,\text{pixels}} h_L(g).$$
+
+    Filters are moved as `on_images` moves an image of their size. Parameters of the first layer have the
+    shape (1, size, size, channels of the image, channels), of the others ($|G_0|$, size, size, channels
+    before, channels), with the orientations first, in the order of the group's elements.
+
+    The filters must land on the same pixels of an image and of its turns. Without padding this asks, in
+    every layer, that (pixels − filter size) is divisible by the stride. Padding must be the same on both
+    sides: with stride 1 it is for odd filters, and for other strides it depends on the number of pixels.
 
     Args:
         channels: the channels of each layer and orientation, at least one.
         filter_sizes: the side of the square filters, one for all layers or one for each.
-        strides: likewise. A stride must keep the quarter turns: (height − filter size) divisible by it.
-        padding: "VALID", or with stride 1 and odd filters also "SAME" or "CIRCULAR".
+        strides: likewise.
+        padding: "VALID" (none), "SAME" (zeros) or "CIRCULAR" (periodic).
         outputs: the number of outputs; None gives one output without an axis of its own.
         activation: "relu", "erf", or a function that maps arrays entry by entry, such as `jnp.tanh`.
         W_std: σ_w, positive.
         b_std: σ_b, ≥ 0; without biases at 0.
         parameterization: "ntk" or "standard".
+        group: "p4", or "p4m" for mirrors too; its elements are numbered as those of `nteq.groups.cyclic(4)`
+            and `dihedral(4)`.
 
     Returns:
-        A `Network`. Its kernel is that of `cnn(..., readout="average")` averaged over the orbit of quarter
-        turns (Misof et al. 2025): a network built symmetric and an augmented one have the same limit.
+        A `Network`. Its kernel is that of `cnn(..., readout="average")` averaged over the orbit under $G_0$
+        (Misof et al. 2025): a network built symmetric and an augmented one have the same limit.
 
     Raises:
-        ValueError: as `cnn` does; images that are not square, or layers that break the quarter turns.
+        ValueError: as `cnn` does; another group; in `init` and `apply`: images that are not square, or of a
+            size at which a layer breaks the symmetry. The message names the nearest sizes that keep it.
 
-    >>> network = gcnn(channels=[8, 8])
+    >>> network = gcnn(channels=[8, 8], group="p4m")
     >>> params = network.init(jax.random.key(0), (7, 7, 1))
+    >>> [W.shape for W, _ in params]
+    [(1, 3, 3, 1, 8), (8, 3, 3, 8, 8), (8, 1)]
     >>> x = jax.random.normal(jax.random.key(1), (2, 7, 7, 1))
-    >>> turned = jnp.rot90(x, axes=(1, 2))
-    >>> bool(jnp.allclose(network.apply(params, x), network.apply(params, turned), atol=1e-5))
+    >>> for same in (jnp.rot90(x, axes=(1, 2)), x[:, :, ::-1]):
+    ...     bool(jnp.allclose(network.apply(params, x), network.apply(params, same), atol=1e-5))
+    True
     True
     """
     filters, sizes, steps = _convolutions("gcnn", channels, filter_sizes, strides, padding)
     common = _common("gcnn", outputs, activation, W_std, b_std, parameterization)
-    architecture = GCNN(filters, sizes, steps, padding, *common)
+    _checks.choice("gcnn", "group", group, tuple(POINT_GROUPS))
+    architecture = GCNN(filters, sizes, steps, padding, *common, group)
     for number, layer in enumerate(architecture.layers, 1):
-        if padding != "VALID" and (layer.stride > 1 or layer.size % 2 == 0):
+        if padding != "VALID" and layer.stride == 1 and layer.size % 2 == 0:
             raise ValueError(
-                f"gcnn: layer {number} pads by {padding!r} with filter size {layer.size} and stride "
-                f"{layer.stride}, which breaks the quarter turns. Use an odd size and stride 1, or 'VALID'."
+                f"gcnn: layer {number} pads by {padding!r} with filters of size {layer.size}, one pixel more "
+                f"on one side than on the other, which breaks the symmetry. Use filters of {layer.size - 1} "
+                f"or {layer.size + 1}, or padding 'VALID'."
             )
     return _network(architecture)
 

@@ -1,4 +1,5 @@
 import pickle
+import re
 import subprocess
 import sys
 
@@ -6,8 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from nteq._architectures import GCNN
+from nteq.actions import on_images, orbit
 from nteq.compat import stax
+from nteq.groups import cyclic, dihedral
 from nteq.kernels import empirical_ntk
 from nteq.networks import Network, cnn, gcnn, mlp
 
@@ -81,6 +87,7 @@ NETWORKS = {
     "cnn": lambda width, **options: cnn([width, width], readout="average", **options),
     "cnn, flatten": lambda width, **options: cnn([width, width], [3, 2], [2, 1], **options),
     "gcnn": lambda width, **options: gcnn([width // 2, width // 2], **options),
+    "gcnn, p4m": lambda width, **options: gcnn([width // 4, width // 3], group="p4m", **options),
 }
 
 
@@ -127,27 +134,142 @@ def test_empirical_kernels_of_wide_networks_agree_with_the_kernel(
     assert jnp.abs(z).max() < 4, z
 
 
+POINT_GROUPS = {"p4": cyclic(4), "p4m": dihedral(4)}
+
+
+def answers_on_orbit(network, group, side, seed=0):
+    """The outputs of one network on the orbits of two random images, shape (|G|, 2, outputs)."""
+    x = jax.random.normal(jax.random.key(seed), (2, side, side, 1))
+    params = network.init(jax.random.key(seed + 1), x.shape[1:])
+    asked = orbit(on_images(group), x)
+    return jax.jit(network.apply)(params, asked.reshape(-1, *x.shape[1:])).reshape(group.order, 2, -1)
+
+
+@st.composite
+def group_convolutions(draw):
+    depth = draw(st.integers(1, 3))
+    sizes = draw(st.lists(st.integers(1, 4), min_size=depth, max_size=depth))
+    strides = draw(st.lists(st.integers(1, 3), min_size=depth, max_size=depth))
+    padding = draw(st.sampled_from(["VALID", "SAME", "CIRCULAR"]))
+    side = draw(st.integers(5, 12))
+    return ([3, 2, 3][:depth], sizes, strides, padding), draw(st.sampled_from(list(POINT_GROUPS))), side
+
+
+@pytest.mark.slow
+@settings(max_examples=120)
+@given(case=group_convolutions(), seed=st.integers(0, 1000))
+def test_a_gcnn_is_invariant_under_its_whole_group_or_refused_because_it_is_not(case, seed):
+    layers, group, side = case
+    try:
+        network = gcnn(*layers, outputs=3, activation="erf", W_std=1.5, b_std=0.3, group=group)
+    except ValueError as error:
+        assert "one pixel more on one side" in str(error)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            network.init(jax.random.key(0), (side, side, 1))
+            refused = ""
+        except ValueError as error:
+            refused = str(error)
+            patch.setattr(GCNN, "check_square", lambda *_: None)
+        try:
+            f = answers_on_orbit(network, POINT_GROUPS[group], side, seed)
+        except ValueError as error:
+            assert refused and "too small" in str(error)
+            return
+    if not refused:
+        np.testing.assert_allclose(f, np.broadcast_to(f[:1], f.shape), rtol=1e-10, atol=1e-12)
+        assert np.std(f) > 1e-6
+    # what is periodic may be off its centre by a translation, which the average does not see
+    elif layers[3] != "CIRCULAR":
+        assert "breaks the symmetry. Use " in refused and np.ptp(f, axis=0).max() > 1e-6
+
+
+@pytest.mark.parametrize("group", POINT_GROUPS)
 @pytest.mark.parametrize(
     ("channels", "sizes", "strides", "padding", "side"),
     [
         ([3, 2], 3, 1, "VALID", 7),
         ([3, 2], [4, 3], 2, "VALID", 28),
         ([3, 2, 2], 3, 1, "SAME", 6),
+        ([3, 2], 3, [1, 2], "SAME", 7),
         ([3, 2], 3, 1, "CIRCULAR", 5),
     ],
 )
-def test_each_gcnn_is_invariant_under_quarter_turns(channels, sizes, strides, padding, side):
-    with jax.enable_x64(True):
-        x = jax.random.normal(jax.random.key(0), (2, side, side, 1))
-        network = gcnn(channels, sizes, strides, padding, outputs=3, b_std=0.3)
-        params = network.init(jax.random.key(1), x.shape[1:])
-        apply = jax.jit(network.apply)
-        f = apply(params, x)
-        for turns in (1, 2, 3):
-            turned = apply(params, jnp.rot90(x, turns, axes=(1, 2)))
-            np.testing.assert_allclose(turned, f, rtol=1e-10, atol=1e-12)
-        # and no more than that: a reflected image is another one
-        assert jnp.abs(apply(params, x[:, ::-1]) - f).max() > 1e-3
+def test_each_gcnn_is_invariant_under_its_group(channels, sizes, strides, padding, side, group):
+    network = gcnn(channels, sizes, strides, padding, outputs=3, b_std=0.3, group=group)
+    f = answers_on_orbit(network, dihedral(4), side)
+    same = f[: POINT_GROUPS[group].order]
+    np.testing.assert_allclose(same, np.broadcast_to(f[:1], same.shape), rtol=1e-10, atol=1e-12)
+    # and no more than that: a mirrored image is another one for p4
+    if group == "p4":
+        assert (np.abs(f[4:] - f[0]).max((1, 2)) > 1e-3).all()
+
+
+@pytest.mark.parametrize("group", POINT_GROUPS)
+def test_gcnn_is_the_convolution_on_its_group_written_out(group):
+    G, side, size = POINT_GROUPS[group], 6, 3
+    network = gcnn([2, 3], size, group=group, b_std=0.3)
+    x = jax.random.normal(jax.random.key(0), (1, side, side, 1))
+    params = [[np.asarray(a) for a in layer] for layer in network.init(jax.random.key(1), x.shape[1:])]
+    # a plane of arrays seen from its centre, x to the right and y upwards, in half pixels
+    places = lambda n: {(2 * j - n + 1, n - 1 - 2 * i): (i, j) for i in range(n) for j in range(n)}
+
+    h, spots, filters = np.asarray(x[0])[None], places(side), places(size)
+    for W, b in params[:-1]:
+        after = places(len({i for i, _ in spots.values()}) - size + 1)
+        out = np.zeros((G.order, *[max(i for i, _ in after.values()) + 1] * 2, W.shape[-1]))
+        for g in range(G.order):
+            back = G.matrices[g].T
+            for p, (i, j) in after.items():
+                for q, (k, l) in filters.items():
+                    m, n = filters[tuple(int(c) for c in back @ q)]
+                    there = spots[p[0] + q[0], p[1] + q[1]]
+                    for other in range(len(h)):
+                        w = W[G.multiply(G.inverse(g), other) if len(h) > 1 else 0, m, n]
+                        out[g, i, j] += h[other][there] @ w
+        fan_in = np.prod(W.shape[:4])
+        h, spots = np.maximum(out / fan_in**0.5 + 0.3 * b, 0), after
+    (W, b) = params[-1]
+    expected = h.mean((0, 1, 2)) @ W / W.shape[0] ** 0.5 + 0.3 * b
+    np.testing.assert_allclose(network.apply(network.init(jax.random.key(1), x.shape[1:]), x), expected)
+
+
+def test_the_parameters_and_answers_of_p4_are_those_of_the_first_version():
+    network = gcnn([3, 2], b_std=0.3)
+    params = network.init(jax.random.key(3), (7, 7, 2), jnp.float32)
+    x = jax.random.normal(jax.random.key(9), (2, 7, 7, 2), jnp.float32)
+    np.testing.assert_allclose(network.apply(params, x), [0.10306718, 0.09024271], rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize("side", [8, 13, 14, 28])
+def test_the_sizes_that_the_error_names_work(padding, side):
+    kind = dict(channels=[2, 2, 2], strides=[1, 2, 2], padding=padding)
+    try:
+        gcnn(**kind).init(jax.random.key(0), (side, side, 1))
+        return
+    except ValueError as error:
+        number = int(re.findall(r"layer (\d)", str(error))[0]) - 1
+        pixels, _, filters = str(error).split("Use images of ")[1].partition(", or filters of ")
+    for n in map(int, re.findall(r"\d+", pixels)):
+        f = answers_on_orbit(gcnn(**kind, activation="erf"), cyclic(4), n)
+        np.testing.assert_allclose(f, np.broadcast_to(f[:1], f.shape), rtol=1e-10, atol=1e-12)
+    for size in map(int, re.findall(r"\d+", filters)):
+        sizes = [size if i == number else 3 for i in range(3)]
+        gcnn(**kind, filter_sizes=sizes).init(jax.random.key(0), (side, side, 1))
+
+
+def test_a_stride_of_two_on_an_even_image_is_refused_and_would_break_the_symmetry(monkeypatch):
+    network = gcnn([4, 4, 4], 3, [1, 2, 1], group="p4m")
+    with pytest.raises(
+        ValueError,
+        match=r"layer 2 moves.*over 12 pixels.*Use images of 13 or 15 pixels, or filters of 2 or 4",
+    ):
+        network.init(jax.random.key(0), (14, 14, 1))
+    monkeypatch.setattr(GCNN, "check_square", lambda *_: None)
+    f = answers_on_orbit(network, dihedral(4), 14)
+    assert np.ptp(f, axis=0).max() > 1e-3
 
 
 def test_a_plain_cnn_is_not_invariant_and_a_stride_that_leaves_pixels_out_breaks_its_kernel():
@@ -161,7 +283,7 @@ def test_a_plain_cnn_is_not_invariant_and_a_stride_that_leaves_pixels_out_breaks
         k, rotated = network.kernel(x, x).ntk, network.kernel(turned, turned).ntk
         defect[size] = float(jnp.abs(k - rotated).max() / k.max())
     assert defect[2] < 1e-5 and defect[3] > 1e-2, defect
-    with pytest.raises(ValueError, match=r"leaves some out.*divisible by the stride"):
+    with pytest.raises(ValueError, match=r"over 8 pixels.*Use images of 7 or 9 pixels"):
         gcnn([4], 3, 2).init(jax.random.key(0), (8, 8, 1))
 
 
@@ -196,7 +318,8 @@ def test_a_plain_cnn_is_not_invariant_and_a_stride_that_leaves_pixels_out_breaks
         (lambda: cnn([4, 4]).init(jax.random.key(0), (4, 4, 1)), r"got 2 × 2 pixels, which is too small"),
         (lambda: cnn([4]).apply([], jnp.ones((2, 28, 28))), r"images of shape.*x\[\.\.\., None\]"),
         (lambda: gcnn([4]).init(jax.random.key(0), (5, 6, 1)), r"images must be square, got 5 × 6"),
-        (lambda: gcnn([4], 2, padding="SAME"), r"breaks the quarter turns"),
+        (lambda: gcnn([4], 2, padding="SAME"), r"breaks the symmetry\. Use filters of 1 or 3, or padding"),
+        (lambda: gcnn([4], group="p6"), r"gcnn: group must be 'p4' or 'p4m', got 'p6'"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -211,7 +334,8 @@ PAIRS = {
     "an integer of NumPy": lambda: (mlp(np.int64(8), np.int32(1), b_std=np.float64(0.5)), mlp(8, b_std=0.5)),
     "a list for a tuple": lambda: (cnn((8, 8)), cnn([8, 8])),
     "one for all": lambda: (cnn(np.array([8, 8]), 3, 1), cnn([8, 8], [3, 3], (1, 1))),
-    "gcnn": lambda: (gcnn([8], W_std=2), gcnn((8,), 3, [1], W_std=2.0)),
+    "gcnn": lambda: (gcnn([8], W_std=2), gcnn((8,), 3, [1], W_std=2.0, group="p4")),
+    "gcnn of the larger group": lambda: (gcnn([8], group="p4m"), gcnn((8,), 3, [1], group="p4m")),
     "a known function by its name": lambda: (mlp(8, activation=jax.nn.relu), mlp(8)),
     "another function": lambda: (mlp(8, activation=jax.nn.gelu), mlp(8, activation=jax.nn.gelu)),
     "functions of one's own": lambda: (Network(len, max), Network(len, max)),
@@ -234,13 +358,15 @@ def test_networks_that_differ_anywhere_are_not_equal():
         mlp(8, activation=jnp.sin),
         mlp(8, parameterization="standard"),
     ]
-    different += [cnn([8]), cnn([8], 2), cnn([8], strides=2), cnn([8], padding="SAME"), gcnn([8])]
+    different += [cnn([8]), cnn([8], 2), cnn([8], strides=2), cnn([8], padding="SAME")]
+    different += [gcnn([8]), gcnn([8], group="p4m")]
     different += [Network(mlp(8).init, lambda w, x: x), Network(mlp(8).init, lambda w, x: x)]
     different += [Network(mlp(8).init, mlp(8).apply)]
     assert len(set(different)) == len(different)
     # the limit is shared by those that differ in what it does not depend on
     assert mlp(8, outputs=3).kernel == mlp(16).kernel != mlp(16, 2).kernel
     assert cnn([8, 3]).kernel == cnn([4, 4], outputs=2).kernel
+    assert gcnn([8, 3]).kernel == gcnn([4, 4]).kernel != gcnn([4, 4], group="p4m").kernel
     wide = [cnn([width], parameterization="standard").kernel for width in (4, 8)]
     assert wide[0] != wide[1]
 
@@ -249,6 +375,7 @@ def test_a_network_is_named_by_its_call_and_one_of_your_own_by_its_functions():
     assert repr(mlp(8, W_std=2)) == (
         "mlp(width=8, depth=1, outputs=None, activation='relu', W_std=2.0, b_std=0.0, parameterization='ntk')"
     )
+    assert repr(gcnn([8], group="p4m")).endswith("parameterization='ntk', group='p4m')")
     assert repr(Network(mlp(8).init, max)).endswith("<built-in function max>, None)")
 
 
@@ -293,6 +420,7 @@ def test_networks_work_where_jax_promotes_neither_types_nor_ranks():
             mlp(3, b_std=0.2),
             cnn([2, 2], b_std=0.1, outputs=2, parameterization="standard"),
             gcnn([2, 2], b_std=0.1),
+            gcnn([2, 2], b_std=0.1, group="p4m"),
         ):
             params = network.init(jax.random.key(0), (5, 5, 1), jnp.float32)
             assert network.apply(params, jnp.ones((2, 5, 5, 1), jnp.float32)).shape[0] == 2
