@@ -219,7 +219,7 @@ def _side(layers: Layers, axes: tuple[_Axis, _Axis], images: Array, W_std: Array
         largest = jnp.maximum(jnp.abs(pixels).max((0, 1, 2)), jnp.abs(bias))
         exponent = jnp.clip(_exponent(largest), info.minexp, info.maxexp - 2)
         scale, inverse = _power(exponent, images.dtype), _power(-exponent, images.dtype)
-        pixels, bias = pixels * inverse, bias * inverse
+        pixels, bias = pixels * inverse[None, None, None], bias * inverse
     for axis, along in enumerate(axes, 1):
         pixels = _fit(pixels, axis, along.periods[0])
     square = (pixels**2).mean(0)
@@ -234,7 +234,7 @@ def _side(layers: Layers, axes: tuple[_Axis, _Axis], images: Array, W_std: Array
             inside.append(np.arange(rows) < along.lengths[layer + 1])
         square = jnp.swapaxes(square, 0, 1)
         known = np.multiply.outer(inside[1], inside[0]).reshape(square.shape[:2] + (1,) * bias.ndim)
-        square = jnp.where(known, factor * square + bias**2, 0)
+        square = jnp.where(known, factor * square + bias[None, None] ** 2, 0)
         norm, inverse = _root(square)
         if relu:
             levels.append((norm, inverse))
@@ -272,7 +272,7 @@ def _total(layers: Layers, axes: tuple[_Axis, _Axis], side1: _Side, side2: _Side
     """The sums of both over all pairs of pixels after the last nonlinearity, (2, *lanes)."""
     y, x = axes
     levels1, levels2 = ([(side.pixels,), *side.levels] for side in (side1, side2))
-    dtype, bias = side1.pixels.dtype, side1.bias * side2.bias
+    dtype, bias = side1.pixels.dtype, (side1.bias * side2.bias)[None, None]
     nonlinearity: Callable[..., tuple[Array, Array]] = {"relu": _relu, "erf": _erf}[layers.activation]
     doubled = [
         tuple(jnp.concatenate([jnp.concatenate([a, a], axis=i)] * 2, axis=i + 1) for a in level)
