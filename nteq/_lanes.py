@@ -59,7 +59,7 @@ class _Pieces(NamedTuple):
 
 
 def pair_values(layers: Layers, W_std: Any, b_std: Any, x1: Array, x2: Array, wanted: Wanted) -> Any:
-    """NNGP and NTK of the wanted pairs, zeros elsewhere, shape (2, n1, n2)."""
+    """NNGP and NTK of the wanted pairs, zeros elsewhere, shape (2, n1, n2); of NumPy where they are known."""
     W_std, b_std = (jnp.asarray(value, x1.dtype) for value in (W_std, b_std))
     if not _checks.is_known(x1, x2, W_std, b_std):
         return _in_one_program(layers, W_std, b_std, x1, x2, wanted)
@@ -81,9 +81,9 @@ def pair_values(layers: Layers, W_std: Any, b_std: Any, x1: Array, x2: Array, wa
         else:
             with ThreadPoolExecutor(min(cores, count)) as pool:
                 values = list(pool.map(piece, range(count)))
-        matrix = np.zeros((2, wanted.shape[0] * wanted.shape[1]), x1.dtype)
-        matrix[:, pieces.places] = np.stack(values, axis=1).reshape(2, -1)[:, pieces.kept]
-        return jnp.asarray(matrix.reshape(2, *wanted.shape))
+    matrix = np.zeros((2, wanted.shape[0] * wanted.shape[1]), x1.dtype)
+    matrix[:, pieces.places] = np.stack(values, axis=1).reshape(2, -1)[:, pieces.kept]
+    return matrix.reshape(2, *wanted.shape)
 
 
 @partial(jax.jit, static_argnames="layers")

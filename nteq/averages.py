@@ -104,8 +104,8 @@ class _OrbitAverage:
             require_invariance("orbit_average", self.kernel, self.action, x2)
         order = self.action.group.order
         if hasattr(self.kernel, "orbit_sums"):
-            weights = jnp.ones(order) if self.label_matrices is None else self.label_matrices
-            return Kernels(*self.kernel.orbit_sums(x1, x2, self.action, weights / order, symmetric))
+            weights = np.ones(order) if self.label_matrices is None else self.label_matrices
+            return self.kernel.orbit_sums(x1, x2, self.action, weights / order, symmetric)
         totals: list[Array] = []
         for g in range(order):
             values = self.kernel(x1, self.action(g, x2))

@@ -205,11 +205,11 @@ class _CNNKernel:
         x1, x2 = self._images(x1, x2)
         wanted = _lanes.upper(len(x1)) if same else _lanes.all_pairs(len(x1), len(x2))
         values = self._values(x1, x2, wanted)
-        return Kernels(*(_mirrored(values) if same else values))
+        return _known_kernels(_mirrored(values) if same else values)
 
     def orbit_sums(
-        self, x1: ArrayLike, x2: ArrayLike, action: Any, weights: Array, symmetric: bool
-    ) -> tuple[Array, Array]:
+        self, x1: ArrayLike, x2: ArrayLike, action: Any, weights: Any, symmetric: bool
+    ) -> Kernels:
         r"""$\sum_g w(g)\, k(x_1, \rho(g)x_2)$ of NNGP and NTK, (n1, n2, ...) for weights (|G|, ...).
 
         With symmetric, x1 = x2 and k is invariant: of k(x, ρ(g)x) and its transpose k(x, ρ(g⁻¹)x) one is
@@ -219,6 +219,7 @@ class _CNNKernel:
         inverses, n = action.group.inverses, len(x2)
         elements = [g for g in range(action.group.order) if not symmetric or g <= inverses[g]]
         half = {True: _lanes.upper(n).mask(), False: np.ones((len(x1), n), bool)}
+        weights = np.asarray(weights) if _checks.is_known(weights) else weights
         weights = weights.astype(x1.dtype).reshape(weights.shape[0], 1, 1, *weights.shape[1:])
         ones = (1,) * (weights.ndim - 3)
         together = max(1, _lanes.MEMORY // (x2.size * x2.dtype.itemsize))
@@ -228,13 +229,14 @@ class _CNNKernel:
             images = jnp.concatenate([action(g, x2) for g in some])
             masks = [half[symmetric and inverses[g] == g] for g in some]
             values = self._values(x1, images, _lanes.Wanted.of(np.concatenate(masks, axis=1)))
-            for g, of_g in zip(some, jnp.split(values, len(some), axis=2), strict=True):
+            for i, g in enumerate(some):
+                of_g = values[:, :, i * n : (i + 1) * n]
                 of_g = _mirrored(of_g) if symmetric and inverses[g] == g else of_g
                 total = total + of_g.reshape(*of_g.shape, *ones) * weights[g][None]
                 if symmetric and inverses[g] != g:
                     turned = of_g.swapaxes(1, 2).reshape(2, n, n, *ones)
                     total = total + turned * weights[inverses[g]][None]
-        return total[0], total[1]
+        return _known_kernels(total)
 
     def _images(self, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:
         x1, x2 = _batches("cnn_kernel", x1, x2)
@@ -247,9 +249,9 @@ class _CNNKernel:
         require_room(self.layers, x1.shape[1:], x1.dtype.itemsize)
         return x1, x2
 
-    def _values(self, x1: Array, x2: Array, wanted: _lanes.Wanted) -> Array:
+    def _values(self, x1: Array, x2: Array, wanted: _lanes.Wanted) -> Any:
         values = _lanes.pair_values(self.layers, self.W_std, self.b_std, x1, x2, wanted)
-        if _checks.is_known(values) and not _checks.are_finite(values):
+        if isinstance(values, np.ndarray) and not _checks.are_finite(values):
             raise ValueError(
                 f"cnn_kernel: the kernel has values that {values.dtype} cannot hold. Scale the inputs or "
                 'W_std, or compute in float64: jax.config.update("jax_enable_x64", True).'
@@ -257,9 +259,18 @@ class _CNNKernel:
         return values
 
 
-def _mirrored(values: Array) -> Array:
+def _mirrored(values: Any) -> Any:
     """Symmetric matrices of their upper triangles."""
-    return values + jnp.triu(values, 1).swapaxes(-1, -2)
+    triu = np.triu if isinstance(values, np.ndarray) else jnp.triu
+    return values + triu(values, 1).swapaxes(-1, -2)
+
+
+def _known_kernels(values: Any) -> Kernels:
+    """NNGP and NTK as arrays of JAX, which stay known inside of a trace."""
+    if not isinstance(values, np.ndarray):
+        return Kernels(values[0], values[1])
+    with jax.ensure_compile_time_eval():
+        return Kernels(jnp.asarray(values[0]), jnp.asarray(values[1]))
 
 
 def _require_squares(caller: str, dtype: Any, **deviations: Any) -> None:
