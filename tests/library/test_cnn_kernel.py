@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from nteq import _convolutions, _lanes
@@ -137,14 +137,17 @@ def check_against_stax(case, n1, n2, seed):
         np.testing.assert_allclose(np.asarray(a)[off], np.asarray(b)[off], rtol=0, atol=1e-12 * b.max())
 
 
-@settings(max_examples=8)
+GENERATE = (Phase.explicit, Phase.reuse, Phase.generate)  # to shrink would compile for minutes
+
+
+@settings(max_examples=8, phases=GENERATE)
 @given(architectures(), st.integers(1, 3), st.integers(1, 5), st.integers(0, 2**31))
 def test_cnn_kernel_is_neural_tangents(case, n1, n2, seed):
     check_against_stax(case, n1, n2, seed)
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
+@settings(max_examples=150, phases=GENERATE)
 @given(architectures(), st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**31))
 def test_cnn_kernel_is_neural_tangents_for_many_architectures(case, n1, n2, seed):
     check_against_stax(case, n1, n2, seed)
@@ -182,6 +185,13 @@ def test_every_digit_of_equal_parallel_flat_and_black_patches_too(arguments):
     for ours, kernel in zip(cnn_kernel(*arguments)(x, x), exact, strict=True):
         scale = np.sqrt(np.multiply.outer(np.diag(kernel), np.diag(kernel)))
         assert (np.abs(ours - kernel) <= 1e-13 * scale).all(), np.abs(ours - kernel).max()
+
+
+def test_saturated_units_of_erf_keep_every_digit():
+    x, arguments = 100 * degenerate_images()[:4], ((3, 2), (1, 1), "SAME", "flatten", "erf", 1.5, 0.1)
+    for i, j in ((0, 0), (0, 1), (0, 3), (2, 2)):
+        ours = np.ravel(cnn_kernel(*arguments)(x[i][None], x[j][None]))
+        np.testing.assert_allclose(ours, naive_kernels(x[i], x[j], *arguments), rtol=1e-12)
 
 
 def test_patches_that_are_nearly_parallel_are_right_to_the_root_of_rounding():
@@ -268,13 +278,18 @@ def test_other_numbers_of_images_and_other_deviations_compile_nothing(readout, c
 
 
 def test_threads_keep_the_precision_that_is_set_where_the_kernel_is_called():
-    x = rng.normal(size=(20, 4, 4, 1))
-    with jax.enable_x64(False):
-        single = cnn_kernel([3], 1, "SAME", "average")(x, x)
-    assert single.ntk.dtype == jnp.float32
-    double = cnn_kernel([3], 1, "SAME", "average")(x, x)
-    assert double.ntk.dtype == jnp.float64
+    x, kernel = rng.normal(size=(20, 4, 4, 1)), cnn_kernel([3], 1, "SAME", "average")
+    double = kernel(x, x)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        single = kernel(x, x)
+        with jax.enable_x64(True):
+            again = kernel(x, x)
+    finally:
+        jax.config.update("jax_enable_x64", True)
+    assert single.ntk.dtype == jnp.float32 and again.ntk.dtype == double.ntk.dtype == jnp.float64
     assert 1e-9 < apart(single, double) < 1e-5
+    np.testing.assert_array_equal(again.ntk, double.ntk)
 
 
 translations = direct_product(cyclic(4), cyclic(3))
