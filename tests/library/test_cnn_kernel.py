@@ -188,8 +188,8 @@ def test_every_digit_of_equal_parallel_flat_and_black_patches_too(arguments):
 
 
 def test_saturated_units_of_erf_keep_every_digit():
-    x, arguments = 100 * degenerate_images()[:4], ((3, 2), (1, 1), "SAME", "flatten", "erf", 1.5, 0.1)
-    for i, j in ((0, 0), (0, 1), (0, 3), (2, 2)):
+    x, arguments = 1e4 * degenerate_images()[:4], ((3, 2), (1, 1), "SAME", "flatten", "erf", 1.5, 0.1)
+    for i, j in ((0, 0), (0, 1), (2, 2)):
         ours = np.ravel(cnn_kernel(*arguments)(x[i][None], x[j][None]))
         np.testing.assert_allclose(ours, naive_kernels(x[i], x[j], *arguments), rtol=1e-12)
 
