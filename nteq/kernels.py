@@ -207,9 +207,7 @@ class _CNNKernel:
         values = self._values(x1, x2, wanted)
         return _known_kernels(_mirrored(values) if same else values)
 
-    def orbit_sums(
-        self, x1: ArrayLike, x2: ArrayLike, action: Any, weights: Any, symmetric: bool
-    ) -> Kernels:
+    def orbit_sums(self, x1: ArrayLike, x2: ArrayLike, action: Any, weights: Any, symmetric: bool) -> Kernels:
         r"""$\sum_g w(g)\, k(x_1, \rho(g)x_2)$ of NNGP and NTK, (n1, n2, ...) for weights (|G|, ...).
 
         With symmetric, x1 = x2 and k is invariant: of k(x, ρ(g)x) and its transpose k(x, ρ(g⁻¹)x) one is
