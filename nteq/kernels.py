@@ -142,7 +142,7 @@ def cnn_kernel(
 
     The kernel is a value, and its derivatives are finite, as those of `mlp_kernel`. Patches that are
     parallel to rounding count as parallel, which makes equal images, flat areas and black backgrounds
-    exact. Of patches that are nearly so the angle has an error of √ε at most: 2e-8, or 5e-4 in float32.
+    exact. Of patches that are nearly so, E[φ'(u)φ'(u')] has an error of 2e-8 at most, or 3e-4 in float32.
 
     Args:
         filter_sizes: the side of the square filters, one for each layer.
