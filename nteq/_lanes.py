@@ -20,6 +20,7 @@ from nteq._convolutions import Layers, bytes_of_a_lane, entries_of_a_lane, lane_
 
 _CACHE = 2**16  # bytes of the arrays that a step goes through, on a CPU
 MEMORY = 2**28  # bytes of a piece
+_FEW = 64  # pairs, for which sharing does not pay
 _SIDE = 16  # images of each batch in a piece, where all pairs of pixels are not needed
 
 
@@ -75,12 +76,9 @@ def pair_values(layers: Layers, W_std: Any, b_std: Any, x1: Array, x2: Array, wa
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = len(pieces.rows)
-    with jax.ensure_compile_time_eval():
-        if count == 1 or cores == 1 or device.platform != "cpu":
-            values = [piece(which) for which in range(count)]
-        else:
-            with ThreadPoolExecutor(min(cores, count)) as pool:
-                values = list(pool.map(piece, range(count)))
+    # a thread of its own for a single piece, too: it is in no trace, and finds what another has compiled
+    with ThreadPoolExecutor(min(cores, count) if device.platform == "cpu" else 1) as pool:
+        values = list(pool.map(piece, range(count)))
     matrix = np.zeros((2, wanted.shape[0] * wanted.shape[1]), x1.dtype)
     matrix[:, pieces.places] = np.stack(values, axis=1).reshape(2, -1)[:, pieces.kept]
     return matrix.reshape(2, *wanted.shape)
@@ -113,15 +111,15 @@ def _pieces(layers: Layers, shape: Any, dtype: Any, wanted: Wanted, platform: st
     size = _lanes(layers, shape, dtype, platform)
     while size > 1 and size * bytes_of_lane > MEMORY:
         size //= 2
-    if layers.pooled:
+    pairs = np.argwhere(mask).T
+    if layers.pooled or pairs.shape[1] <= _FEW:
         # each lane sums over all pairs of pixels: what is done for its images alone is little
-        pairs = np.argwhere(mask).T
-        size = min(size, 4) if pairs.shape[1] <= 4 else size
+        size = min(size, 4 if pairs.shape[1] <= 4 else size if layers.pooled else 16)
         places = pairs[0] * mask.shape[1] + pairs[1]
         filled = np.pad(pairs, ((0, 0), (0, -len(places) % size)), mode="edge").reshape(2, -1, size)
         return _Pieces(filled[0], filled[1], np.arange(len(places)), places)
     # all pairs of a few and a few images, since those share what is done for one image
-    side = 4 if max(mask.shape) <= 4 else _SIDE
+    side = _SIDE
     while side > 1 and side**2 * bytes_of_lane > MEMORY:
         side //= 2
     starts = [np.arange(0, n, side) for n in mask.shape]

@@ -392,22 +392,23 @@ def test_networks_on_circles_that_do_not_close_keep_neural_tangents_kernel(reado
     ],
 )
 def test_finite_networks_converge_to_the_kernel(readout, padding, strides, activation):
-    x = rng.normal(size=(2, 4, 5, 2))
+    x = np.random.default_rng(5).normal(size=(2, 4, 5, 2))
     arguments = [3, 2], strides, padding, readout
     options = dict(activation=activation, W_std=1.5, b_std=0.3)
     theory = cnn_kernel(*arguments, **options)(x, x)
-    bias = []
+    spread = []
     for width, draws in ((8, 400), (64, 100)):
         network = cnn([width, width], *arguments, **options)
         draw = lambda key, network=network: network.init(key, x.shape[1:])
         keys = jax.random.split(jax.random.key(width), draws)
         ntk_of = lambda key, network=network: empirical_ntk(network.apply, draw(key), x, x)
         ntk = jax.jit(lambda keys, f=ntk_of: jax.lax.map(f, keys))(keys)
-        bias.append((ntk.mean(0) - theory.ntk) / (ntk.std(0, ddof=1) / draws**0.5))
-        spread = (ntk.std(0) / jnp.diag(theory.ntk).max()).max()
-        if width == 64:
-            assert jnp.abs(bias[-1]).max() < 4, bias
-            assert spread < 0.2
+        spread.append(ntk.std(0, ddof=1))
+    z = (ntk.mean(0) - theory.ntk) / (spread[1] / draws**0.5)
+    assert jnp.abs(z).max() < 4, z
+    # what it converges to, not just near it in units of the error: the fluctuation is ∝ 1/√width
+    assert (spread[1] < spread[0] / 8**0.5 * 1.4).all(), spread
+    assert (jnp.abs(ntk.mean(0) - theory.ntk) < 0.1 * jnp.diag(theory.ntk).max()).all()
     f = jax.jit(lambda keys: jax.lax.map(lambda key: network.apply(draw(key), x), keys))(
         jax.random.split(jax.random.key(2), 4000)
     )
