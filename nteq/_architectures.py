@@ -334,28 +334,23 @@ class GCNN(_Convolutional):
         return self.answer(params[-1], h)
 
     def limit(self) -> Kernel:
-        def checked(average: Kernel) -> Kernel:
-            def kernel(x1: ArrayLike, x2: ArrayLike) -> Kernels:
-                if np.ndim(x1) == 4:
-                    self.check_square(np.shape(x1)[1:3])
-                return average(x1, x2)
-
-            return kernel
-
-        if self.parameterization == "ntk":
-            return checked(invariant_average(self.ntk_kernel("average"), self.action))
         # In the standard parameterisation Θ counts the units that feed a layer: all orientations of each
         # channel, but the readout has one weight for them together.
-        order = self.orientations
-        plain = self.stax_kernel([order * channels for channels in self.channels], "GlobalAvgPool")
+        order, standard = self.orientations, self.parameterization == "standard"
+        widths = [order * channels for channels in self.channels]
+        plain = self.stax_kernel(widths, "GlobalAvgPool") if standard else self.ntk_kernel("average")
         average = invariant_average(plain, self.action)
 
         def kernel(x1: ArrayLike, x2: ArrayLike) -> Kernels:
+            if np.ndim(x1) == 4:
+                self.check_square(np.shape(x1)[1:3])
             nngp, ntk = average(x1, x2)
-            pooled = (nngp - self.b_std**2) / self.W_std**2
-            return Kernels(nngp, ntk - (order - 1) * self.channels[-1] * pooled)
+            if standard:
+                pooled = (nngp - self.b_std**2) / self.W_std**2
+                ntk = ntk - (order - 1) * self.channels[-1] * pooled
+            return Kernels(nngp, ntk)
 
-        return checked(kernel)
+        return kernel
 
 
 Architecture = MLP | CNN | GCNN

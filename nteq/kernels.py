@@ -85,14 +85,14 @@ def mlp_kernel(
         _checks.number("mlp_kernel", "W_std", W_std, exclusive=True),
         _checks.number("mlp_kernel", "b_std", b_std),
         _checks.count("mlp_kernel", "depth", depth, advice="It is the number of hidden layers."),
-        _checks.choice(
-            "mlp_kernel",
-            "activation",
-            activation,
-            ("relu", "erf"),
-            "Build others with neural-tangents and from_stax.",
-        ),
+        _activation("mlp_kernel", activation),
     )
+
+
+def _activation(caller: str, name: str) -> str:
+    """One of those whose integrals are known here."""
+    advice = "Build others with neural-tangents and from_stax."
+    return _checks.choice(caller, "activation", name, ("relu", "erf"), advice)
 
 
 @jax.tree_util.register_dataclass
@@ -173,7 +173,7 @@ def cnn_kernel(
         "cnn_kernel", "the number of filter_sizes", np.size(filter_sizes), advice="Give one for each layer."
     )
     sizes = _checks.per_layer("cnn_kernel", "filter_sizes", filter_sizes, layers)
-    known = _checks.choice("cnn_kernel", "readout", readout, ("flatten", "average"))
+    readout = _checks.choice("cnn_kernel", "readout", readout, ("flatten", "average"))
     return _CNNKernel(
         _checks.number("cnn_kernel", "W_std", W_std, exclusive=True),
         _checks.number("cnn_kernel", "b_std", b_std),
@@ -181,14 +181,8 @@ def cnn_kernel(
             sizes,
             _checks.per_layer("cnn_kernel", "strides", strides, layers),
             _checks.choice("cnn_kernel", "padding", padding, ("VALID", "SAME", "CIRCULAR")),
-            known == "average",
-            _checks.choice(
-                "cnn_kernel",
-                "activation",
-                activation,
-                ("relu", "erf"),
-                "Build others with neural-tangents and from_stax.",
-            ),
+            readout == "average",
+            _activation("cnn_kernel", activation),
         ),
     )
 
