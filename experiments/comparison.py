@@ -21,17 +21,15 @@ import numpy as np
 import optax
 
 from experiments import command
+from experiments.infinite_ensemble import CLASSES, TURNS, averaged_kernels, mean_prediction
 from experiments.rotations import canonical
-from nteq.actions import on_images, orbit
-from nteq.averages import orbit_average
+from nteq.actions import orbit
 from nteq.datasets import fashion_mnist
 from nteq.ensembles import augment_by, run
-from nteq.groups import cyclic
 from nteq.networks import Network, cnn, gcnn
 
-TURNS = on_images(cyclic(4))
 AUGMENT = augment_by(TURNS)
-SIDE, CLASSES = 14, 10
+SIDE = 14
 # 14 → 6 → 4 → 2 pixels, with filters that land on the same ones from all sides
 LAYERS = dict(filter_sizes=[4, 3, 3], strides=[2, 1, 1])
 SCALES = dict(W_std=2**0.5, b_std=0.1, parameterization="standard", activation=jax.nn.leaky_relu)
@@ -217,28 +215,9 @@ def tuned(options, trainings, x, y, folder):
     return found
 
 
-def infinite_kernels(x, x_test, folder):
-    """The averaged kernel on the pool and of test images with it: the limit of both augmented and p4."""
-    path = folder / "kernels.npz"
-    if not path.exists():
-        limit = cnn([1] * 3, readout="average", **LAYERS, W_std=2**0.5, b_std=0.1).kernel
-        average = orbit_average(limit, TURNS)
-        with jax.enable_x64(True):
-            x, x_test = (jnp.asarray(images, float) for images in (x, x_test))
-            arrays = {"gram": average(x, x).ntk, "cross": average(x_test, x).ntk}
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / "kernels.part.npz"
-        np.savez(unfinished, **arrays)
-        unfinished.replace(path)
-    with np.load(path) as stored:
-        return stored["gram"], stored["cross"]
-
-
 def infinite_answers(gram, cross, classes):
     """Probabilities at infinite width and time, (4, n, 10): the squared loss estimates them, but for sign."""
-    labels = np.eye(CLASSES)[classes]
-    mean = 1 / CLASSES + cross @ np.linalg.solve(gram, labels - 1 / CLASSES)
-    clipped = np.clip(mean, 1e-6, None)
+    clipped = np.clip(1 / CLASSES + mean_prediction(gram, cross, classes), 1e-6, None)
     return np.tile(clipped / clipped.sum(1, keepdims=True), (4, 1, 1))
 
 
@@ -259,7 +238,8 @@ def experiment(options, folder):
     used = np.unique(np.concatenate([rows[: max(options.train)] for rows in order]))
     place = np.zeros(len(x), int)  # in the Gram matrix
     place[used] = np.arange(len(used))
-    gram, cross = infinite_kernels(x[used], x_test, folder)
+    limit = cnn([1] * 3, readout="average", **LAYERS, W_std=2**0.5, b_std=0.1).kernel
+    gram, cross = averaged_kernels(limit, x[used], x_test, folder / "kernels.npz")
 
     names = [*options.methods, INFINITE]
     shape = len(names), len(options.train), options.draws
