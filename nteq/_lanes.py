@@ -5,6 +5,7 @@ Outside of a trace each core takes pieces of its own; inside, one program takes 
 
 from __future__ import annotations
 
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -75,13 +76,18 @@ def pair_values(layers: Layers, W_std: Any, b_std: Any, x1: Array, x2: Array, wa
             return np.asarray(_piece(layers, W_std, b_std, rows, columns))
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = len(pieces.rows)
-    # a thread of its own for a single piece, too: it is in no trace, and finds what another has compiled
-    with ThreadPoolExecutor(min(cores, count) if device.platform == "cpu" else 1) as pool:
-        values = list(pool.map(piece, range(count)))
+    # another thread for a single piece, too: it is in no trace, and finds what another has compiled
+    pool = _threads(os.getpid(), cores if device.platform == "cpu" else 1)
+    values = list(pool.map(piece, range(len(pieces.rows))))
     matrix = np.zeros((2, wanted.shape[0] * wanted.shape[1]), x1.dtype)
     matrix[:, pieces.places] = np.stack(values, axis=1).reshape(2, -1)[:, pieces.kept]
     return matrix.reshape(2, *wanted.shape)
+
+
+@functools.cache
+def _threads(process: int, count: int) -> ThreadPoolExecutor:
+    """Threads that stay, since a new one has to get its memory anew; a forked process needs its own."""
+    return ThreadPoolExecutor(count)
 
 
 @partial(jax.jit, static_argnames="layers")
@@ -114,7 +120,9 @@ def _pieces(layers: Layers, shape: Any, dtype: Any, wanted: Wanted, platform: st
     pairs = np.argwhere(mask).T
     if layers.pooled or pairs.shape[1] <= _FEW:
         # each lane sums over all pairs of pixels: what is done for its images alone is little
-        size = min(size, 4 if pairs.shape[1] <= 4 else size if layers.pooled else 16)
+        if not layers.pooled:
+            size = -(-pairs.shape[1] // 16) * 16
+        size = min(size, 4 if pairs.shape[1] <= 4 else size)
         places = pairs[0] * mask.shape[1] + pairs[1]
         filled = np.pad(pairs, ((0, 0), (0, -len(places) % size)), mode="edge").reshape(2, -1, size)
         return _Pieces(filled[0], filled[1], np.arange(len(places)), places)
