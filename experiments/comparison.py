@@ -6,8 +6,8 @@ networks that see images in a standard position (found by rule, or by a small ne
 ensembles of each, single networks of the same cost, networks averaged over the turns when they are asked, and
 the infinite ensemble of augmented networks, which is solved.
 
-All that is trained takes one of two amounts of work, and all answers take 1, 4 or 8 times that of one plain
-network. Work is counted in multiply-adds of the filters.
+Training takes 1, 4 or 8 times the work of one plain network, and so do answers. Work is counted in
+multiply-adds of the filters.
 """
 
 from __future__ import annotations
@@ -127,11 +127,14 @@ METHODS = {
     "augmented, wide": ("augmented, wide", 1, False),
     "augmented, long": ("augmented, long", 1, False),
     "p4, wide": ("p4, wide", 1, False),
+    "4 augmented": ("augmented", 4, False),
+    "4 p4": ("p4", 4, False),
     "8 plain": ("plain", 8, False),
     "8 augmented": ("augmented", 8, False),
     "8 p4": ("p4", 8, False),
     "8 canonicalised": ("canonicalised", 8, False),
     "8 learned positions": ("learned position", 8, False),
+    "8 augmented, symmetrised": ("augmented", 8, True),
 }
 INFINITE = "infinite ensemble"
 
