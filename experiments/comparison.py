@@ -25,7 +25,7 @@ from experiments.infinite_ensemble import CLASSES, TURNS, averaged_kernels, mean
 from experiments.rotations import canonical
 from nteq.actions import orbit
 from nteq.datasets import fashion_mnist
-from nteq.ensembles import augment_by, run
+from nteq.ensembles import augment_by, init, run
 from nteq.networks import Network, cnn, gcnn
 
 AUGMENT = augment_by(TURNS)
@@ -81,6 +81,12 @@ def filters(channels: list[int], orientations: int = 1) -> int:
         total += pixels**2 * size**2 * lifted * before * orientations * after
         before = after
     return total + before * CLASSES
+
+
+def parameters(network: Network) -> int:
+    """How many numbers it learns."""
+    params = init(network, jax.random.key(0), 1, (SIDE, SIDE, 1))
+    return sum(a.size for a in jax.tree.leaves(params))
 
 
 @dataclass(frozen=True)
@@ -283,8 +289,9 @@ def experiment(options, folder):
         "methods": names,
         "train": options.train,
         "work": work,  # in training and in answering, in units of one plain network; not of the infinite one
-        "multiply_adds": one,  # of one plain network's answer to one image
         "trainings": trainings,
+        "multiply_adds": [TRAININGS[name].work for name in trainings],  # of an answer to one image
+        "parameters": [parameters(TRAININGS[name].network) for name in trainings],
         "rates": options.rates,
         "validation": validation,  # accuracy, (trainings, rates)
         **found | {"right": found["right"].mean(2).astype(np.float32)},  # (methods, sizes, draws or images)
