@@ -304,7 +304,7 @@ if __name__ == "__main__":
         "Accuracy, invariance and calibration of ways to make networks symmetric, at equal compute.",
         methods=list(METHODS),
         train=[100, 200, 500, 1000, 2000],
-        draws=8,
+        draws=6,
         steps=2000,
         test=1000,
         rates=[5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3],
