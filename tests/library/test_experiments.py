@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from experiments.comparison import METHODS, TRAININGS, calibration_error, canonicalised
+from experiments.fashion_mnist import network
 from experiments.pipelines.rows import TABLE
 from experiments.rotations import DIRECTION, at_angles, canonical, in_a_disc, smooth
-from nteq.actions import on_images
-from nteq.datasets import experiment
+from nteq.actions import on_images, orbit
+from nteq.datasets import experiment, fashion_mnist
+from nteq.gradient_flow import GradientFlow
 from nteq.groups import cyclic
 from nteq.networks import cnn
 
@@ -132,6 +135,80 @@ def test_the_pipelines_experiment_tells_what_keeps_the_symmetry_from_what_breaks
     np.savez(other / "gaussian-i.npz", z=np.zeros(64), p=1.0, members=7, seed=0)
     done = command("pipelines", "--quick", "--out", tmp_path / "other.npz", "--resume")
     assert "other --members" in message(done.returncode, done.stderr)
+
+
+@pytest.mark.slow
+def test_the_comparison_is_one_at_equal_work_and_can_be_interrupted(tmp_path):
+    out = tmp_path / "comparison.npz"
+    done = command("comparison", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["methods"].tolist() == ["learned position", "8 augmented", "infinite ensemble"]
+    learned, ensemble, infinite = result["same"]
+    assert (learned == 1).all() and (ensemble < 1).any() and (infinite == 1).all()
+    for name in ("upright", "turned", "calibration_upright", "calibration_turned"):
+        assert result[name].shape == (3, 1, 2) and (result[name] >= 0).all() and (result[name] <= 1).all()
+    assert np.allclose(result["right"].mean(-1), result["turned"].mean(-1))
+    again = tmp_path / "again.npz"
+    interrupted = again.with_suffix(".run") / "rates" / "augmented-0.002"
+    interrupted.mkdir(parents=True)
+    assert "holds an interrupted run" in message(
+        (refusal := command("comparison", "--quick", "--out", again)).returncode, refusal.stderr
+    )
+    done = command("comparison", "--quick", "--out", again, "--resume")
+    assert done.returncode == 0, done.stderr
+    for name in ("turned", "calibration_turned", "validation"):
+        assert (np.load(again)[name] == result[name]).all()
+
+
+def test_ways_of_equal_work_are_equal_to_a_tenth():
+    work = {
+        name: (TRAININGS[which], members, 4 if repeated else 1)
+        for name, (which, members, repeated) in METHODS.items()
+    }
+    one = TRAININGS["plain"].work
+    for name, (training, members, repeated) in work.items():
+        in_training = training.work * training.steps * members / one
+        in_answering = training.work * members * repeated / one
+        for units in (in_training, in_answering):
+            assert min(abs(units / league - 1) for league in (1, 4, 8, 32)) < 0.1, name
+
+
+def test_the_calibration_error_is_that_of_a_table():
+    # two bins: of four answers of confidence 0.9 two are right, of two of confidence 0.6 one is
+    confidence = np.array([0.9] * 4 + [0.6] * 2)
+    right = np.array([1, 1, 0, 0, 1, 0], bool)
+    probabilities = np.stack([confidence, 1 - confidence], axis=-1)
+    assert calibration_error(probabilities[None], right[None]) == pytest.approx((4 * 0.4 + 2 * 0.1) / 6)
+    assert calibration_error(np.array([[[1.0, 0.0]]]), np.array([[True]])) == 0  # the last bin's end
+
+
+def test_the_chosen_position_is_the_same_for_all_turns_and_its_gradient_is_that_of_the_softmax():
+    network = canonicalised([3, 3, 3], [4, 4, 4])
+    params = network.init(jax.random.key(0), (14, 14, 1))
+    x = jax.random.normal(jax.random.key(1), (6, 14, 14, 1))
+    turns = on_images(cyclic(4))
+    answers = [network.apply(params, turns(g, x)) for g in range(4)]
+    assert max(np.abs(answer - answers[0]).max() for answer in answers) < 1e-5
+    slope = jax.grad(lambda p: network.apply(p, x).sum())(params)[0]
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slope))
+
+
+@pytest.mark.slow
+def test_the_infinite_ensemble_is_the_flow_on_the_images_written_out(tmp_path):
+    out = tmp_path / "infinite.npz"
+    done = command("infinite_ensemble", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["one"].shape == result["ensemble"].shape == result["infinite"].shape == (1, 1)
+    with jax.enable_x64(True):
+        x, y, x_test, y_test = fashion_mnist(32, 8)
+        turns = on_images(cyclic(4))
+        images = orbit(turns, x.astype(float)).reshape(-1, 28, 28, 1)
+        labels = jax.nn.one_hot(np.tile(y, 4), 10, dtype=float) - 0.1
+        flow = GradientFlow(network(2).kernel, images, labels)
+        classes = flow.mean(x_test.astype(float), np.inf).argmax(-1)
+    assert result["infinite"][0, 0] == (np.asarray(classes) == np.asarray(y_test)).mean()
 
 
 def test_every_pipeline_is_proved_in_a_line_and_measured_as_it_was_proved():
