@@ -60,31 +60,35 @@ def experiment(options, folder):
     x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
     moves = on_images(dihedral(4))
     asked = orbit(moves, x_test)
-    optimizer = optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.steps))
-    shape = len(options.train), options.draws, options.members
-    found = {name: np.zeros((len(options.kinds), *shape)) for name in ("accuracy", "same")}
-    for j, n in enumerate(options.train):
-        print(f"{n} images: {len(options.kinds)} kinds of networks, {options.draws} training sets")
-        for draw in range(options.draws):
-            key = jax.random.fold_in(jax.random.key(options.seed), draw)
-            rows = jax.random.permutation(key, len(x))[:n]
-            shown = positions(jax.random.fold_in(key, 1), x[rows], moves)
-            for i, kind in enumerate(options.kinds):
-                logits = run(
-                    network(kind), jax.random.fold_in(key, 2), options.members, shown, y[rows],
-                    asked.reshape(-1, 14, 14, 1), options.steps, loss="cross-entropy", optimizer=optimizer,
-                    batch_size=min(32, n), augment=augment_by(moves) if KINDS[kind][1] else None,
-                    folder=folder / f"{kind}-{n}-{draw}", resume=True, progress=False,
-                )  # fmt: skip
-                classes = logits.reshape(options.members, *asked.shape[:2], 10).argmax(-1)
-                found["accuracy"][i, j, draw] = (classes == np.asarray(y_test)).mean((1, 2))
-                found["same"][i, j, draw] = (classes == classes[:, :1]).all(1).mean(1)
+    shape = len(options.steps), len(options.kinds), len(options.train), options.draws, options.members
+    found = {name: np.zeros(shape) for name in ("accuracy", "same")}
+    for s, steps in enumerate(options.steps):
+        optimizer = optax.adam(optax.cosine_decay_schedule(options.learning_rate, steps))
+        for j, n in enumerate(options.train):
+            print(
+                f"{steps} steps, {n} images: {options.draws} training sets for {len(options.kinds)} networks"
+            )
+            for draw in range(options.draws):
+                key = jax.random.fold_in(jax.random.key(options.seed), draw)
+                rows = jax.random.permutation(key, len(x))[:n]
+                shown = positions(jax.random.fold_in(key, 1), x[rows], moves)
+                for i, kind in enumerate(options.kinds):
+                    logits = run(
+                        network(kind), jax.random.fold_in(key, 2), options.members, shown, y[rows],
+                        asked.reshape(-1, 14, 14, 1), steps, loss="cross-entropy", optimizer=optimizer,
+                        batch_size=min(32, n), augment=augment_by(moves) if KINDS[kind][1] else None,
+                        folder=folder / f"{kind}-{n}-{steps}-{draw}", resume=True, progress=False,
+                    )  # fmt: skip
+                    classes = logits.reshape(options.members, *asked.shape[:2], 10).argmax(-1)
+                    found["accuracy"][s, i, j, draw] = (classes == np.asarray(y_test)).mean((1, 2))
+                    found["same"][s, i, j, draw] = (classes == classes[:, :1]).all(1).mean(1)
     return {
         "kinds": options.kinds,
         "parameters": [parameters(kind) for kind in options.kinds],
         "train": options.train,
-        # (kinds, sizes, training sets, networks): right answers on the orbits of test images, and orbits on
-        # which all answers agree
+        "steps": options.steps,
+        # (steps, kinds, sizes, training sets, networks): the share of right answers on the orbits of test
+        # images, and of orbits on which all answers agree
         **found,
     }
 
@@ -93,19 +97,19 @@ if __name__ == "__main__":
     arguments = command.parser(
         "group_convolutions",
         "Accuracy of networks with and without a built-in symmetry on turned images, against their number.",
-        members=2,
+        members=1,
         kinds=list(KINDS),
-        train=[100, 200, 500, 1000, 2000],
-        draws=5,
-        steps=600,
+        train=[100, 200, 500, 1000],
+        draws=6,
+        steps=[400, 2000],
         test=1000,
     )
     add = arguments.add_argument
     add("--kinds", choices=KINDS, nargs="+", help="the networks")
     add("--train", type=command.at_least(1), nargs="+", help="training images")
     add("--draws", type=command.at_least(1), help="training sets of each size")
-    add("--steps", type=command.at_least(1), help="training steps")
+    add("--steps", type=command.at_least(1), nargs="+", help="training steps")
     add("--test", type=command.at_least(1), help="test images, each asked about in eight positions")
     add("--learning-rate", type=float, default=5e-3, help="of Adam at the first step; it falls to zero")
-    quick = dict(members=1, train=[32], draws=1, steps=10, test=8)
+    quick = dict(members=1, train=[32], draws=1, steps=[10], test=8)
     command.main(arguments, quick, experiment)
