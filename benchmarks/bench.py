@@ -36,6 +36,11 @@ BOOK = places.ROOT / "book"
 RESULTS = BOOK / "_assets" / "performance.json"
 RUNS, TIME, W_STD, B_STD = 3, 50.0, 1.5, 0.1
 SIZES = [2, 4, 8, 16, 32, 64]
+CONVOLUTIONS = """## Kernels of convolutional networks
+
+Three layers of 3 × 3 filters, ReLU, padded with zeros; the Gram matrix of n images. Medians of wall and of
+processor time in milliseconds. Beside the time for each pair of pixels and layer stands what the machine
+takes for the bare products and one nonlinearity."""
 TRAINING = """## Training ensembles
 
 Networks with two hidden layers learn the energy of 256 Ising lattices, full batch, float32. The table has
@@ -191,6 +196,13 @@ def training():
     return json.loads(run.stdout.splitlines()[-1])
 
 
+def convolutions():
+    """`cnn_kernel` against neural-tangents, from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.convolutions"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=BOOK.parent)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 def draw(rows, path):
     """The growth against |G| on logarithmic axes."""
     use_style()
@@ -235,6 +247,31 @@ def table(results):
     return "\n".join(lines)
 
 
+def convolutions_table(results):
+    """Milliseconds, ratios and nanoseconds as a Markdown table, and what else was measured."""
+    made = results["convolutions"]
+    lines = [
+        "| kernel | nteq wall | processor | neural-tangents wall | processor | ratio wall | processor "
+        "| ns (bare) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for r in made["rows"]:
+        times = [r[f"{side} {of}"] for side in ("ours", "theirs") for of in ("wall", "processor")]
+        cells = [f"{1e3 * t:.3g}" for t in times]
+        cells += [f"{times[2] / times[0]:.1f}", f"{times[3] / times[1]:.1f}"]
+        cells += [f"{r['ns']:.1f} ({r['limit']:.1f})" if "ns" in r else ""]
+        lines.append(f"| {r['name']} | {' | '.join(cells)} |")
+    one, all_cores = made["cores"]
+    orders, seconds = zip(*((int(order), t) for order, t in made["growth"].items()), strict=True)
+    power = np.polyfit(np.log(orders), np.log(seconds), 1)[0]
+    memory = " and ".join(f"{size / 1e6:.0f} MB for {n} images" for n, size in made["peak"].items())
+    return "\n".join(lines) + (
+        f"\n\nAll cores are {one / all_cores:.1f} times as fast as one. An orbit average takes a time that "
+        f"grows with the power {power:.1f} of the order of the group. The first call takes "
+        f"{made['compilation']:.1f} s to compile. Peak memory, beside the images: {memory}."
+    )
+
+
 def training_table(results):
     """Rates in GFLOP/s and their ratios as a Markdown table, and the memory."""
     lines = [
@@ -260,12 +297,15 @@ def store(results):
     """Prints the table and writes the page and its numbers."""
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     made = results["provenance"]
-    print(f"{table(results)}\n\n{training_table(results)}")
+    kernels = f"{CONVOLUTIONS}\n\n{convolutions_table(results)}" if "convolutions" in results else ""
+    print(f"{table(results)}\n\n{kernels}\n\n{training_table(results)}")
     print(f"\nmade in {made['seconds']} s with JAX {made['jax']}, stored in book/_assets/performance.json")
     page = BOOK / "performance.md"
     head, _ = page.read_text().split("<!-- the rest is made by make bench -->")
     page.write_text(
-        f"{head}<!-- the rest is made by make bench -->\n\n{table(results)}\n\n{TRAINING}\n\n"
+        f"{head}<!-- the rest is made by make bench -->\n\n{table(results)}\n\n"
+        + (f"{kernels}\n\n" if kernels else "")
+        + f"{TRAINING}\n\n"
         f"{training_table(results)}\n\n"
         f"Measured on {made['date']} in {made['seconds']} s, Python {made['python']}, JAX {made['jax']}, "
         f"neural-tangents {made['neural-tangents']}, {made['machine']}, float64.\n"
@@ -294,6 +334,7 @@ def main():
         "growth": grown,
         "exponents": {which: exponent(grown, which) for which in ("ours", "theirs")},
         "training": training(),
+        "convolutions": convolutions(),
         "memory": {side: peak_memory(side) for side in ("ours", "theirs")},
         "provenance": {
             "command": "make bench",

@@ -19,11 +19,11 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from nteq import _checks
+from nteq import _checks, _convolutions
 from nteq.actions import Action, on_images
-from nteq.averages import orbit_average
+from nteq.averages import invariant_average
 from nteq.groups import cyclic, dihedral
-from nteq.kernels import Kernels, from_stax, mlp_kernel
+from nteq.kernels import Kernels, cnn_kernel, from_stax, mlp_kernel
 
 Activation = str | Callable[[Array], Array]
 Layer = tuple[Array, Array | None]
@@ -179,6 +179,17 @@ class _Convolutional(_Scaled):
             )
         return x
 
+    def ntk_kernel(self, readout: str) -> Kernel:
+        return cnn_kernel(
+            self.filter_sizes,
+            self.strides,
+            self.padding,
+            readout,
+            str(self.activation),
+            self.W_std,
+            self.b_std,
+        )
+
     def stax_kernel(self, widths: Sequence[int], pool: str) -> Kernel:
         stax, options, activation = self.stax()
         hidden = []
@@ -220,7 +231,18 @@ class CNN(_Convolutional):
         return self.answer(params[-1], h)
 
     def limit(self) -> Kernel:
-        return self.stax_kernel(self.channels, "Flatten" if self.readout == "flatten" else "GlobalAvgPool")
+        if self.parameterization == "ntk" and (self.padding != "CIRCULAR" or max(self.strides) == 1):
+            return self.ntk_kernel(self.readout)
+        theirs = self.stax_kernel(self.channels, "Flatten" if self.readout == "flatten" else "GlobalAvgPool")
+        if self.parameterization == "standard":
+            return theirs
+        ours = self.ntk_kernel(self.readout)
+
+        def kernel(x1: ArrayLike, x2: ArrayLike) -> Kernels:
+            known = _convolutions.fits_circles(np.shape(x1)[1:3], self.strides)
+            return (ours if known else theirs)(x1, x2)
+
+        return kernel
 
 
 @dataclass(frozen=True, repr=False)
@@ -314,16 +336,19 @@ class GCNN(_Convolutional):
     def limit(self) -> Kernel:
         # In the standard parameterisation Θ counts the units that feed a layer: all orientations of each
         # channel, but the readout has one weight for them together.
-        order = self.orientations
-        plain = self.stax_kernel([order * channels for channels in self.channels], "GlobalAvgPool")
-        average = orbit_average(plain, self.action)
-        if self.parameterization == "ntk":
-            return average
+        order, standard = self.orientations, self.parameterization == "standard"
+        widths = [order * channels for channels in self.channels]
+        plain = self.stax_kernel(widths, "GlobalAvgPool") if standard else self.ntk_kernel("average")
+        average = invariant_average(plain, self.action)
 
         def kernel(x1: ArrayLike, x2: ArrayLike) -> Kernels:
+            if np.ndim(x1) == 4:
+                self.check_square(np.shape(x1)[1:3])
             nngp, ntk = average(x1, x2)
-            pooled = (nngp - self.b_std**2) / self.W_std**2
-            return Kernels(nngp, ntk - (order - 1) * self.channels[-1] * pooled)
+            if standard:
+                pooled = (nngp - self.b_std**2) / self.W_std**2
+                ntk = ntk - (order - 1) * self.channels[-1] * pooled
+            return Kernels(nngp, ntk)
 
         return kernel
 
@@ -340,15 +365,11 @@ class _Convolution:
 
     def pads(self, length: int) -> tuple[int, int]:
         """Pixels added before and after an axis of this length."""
-        if self.padding == "VALID":
-            return 0, 0
-        total = max((-(-length // self.stride) - 1) * self.stride + self.size - length, 0)
-        return total // 2, total - total // 2
+        return _convolutions.pads(length, self.size, self.stride, self.padding)
 
     def fits(self, length: int) -> bool:
         """Whether the filter fits on an axis of this length, and the axis is as long as its padding."""
-        pads = self.pads(length)
-        return sum(pads) + length >= self.size and (self.padding != "CIRCULAR" or max(pads) <= length)
+        return _convolutions.fits(length, self.size, self.stride, self.padding)
 
     def is_centred(self, length: int) -> bool:
         """Whether the filter's places on an axis of this length are the same, seen from its other end."""
@@ -356,15 +377,10 @@ class _Convolution:
         return before == after and (before + length + after - self.size) % self.stride == 0
 
     def positions(self, length: int) -> int:
-        return (sum(self.pads(length)) + length - self.size) // self.stride + 1
+        return _convolutions.positions(length, self.size, self.stride, self.padding)
 
     def output(self, caller: object, shape: Sequence[int]) -> tuple[int, int]:
-        if not all(self.fits(n) for n in shape):
-            raise ValueError(
-                f"{caller}: a layer with filters of {self.size} × {self.size} got {shape[0]} × {shape[1]} "
-                "pixels, which is too small. Use larger images, smaller filters or strides, or fewer layers."
-            )
-        rows, columns = (self.positions(n) for n in shape)
+        rows, columns = _convolutions.output_shape(caller, shape, self.size, self.stride, self.padding)
         return rows, columns
 
     def patches(self, caller: object, h: Array) -> Array:

@@ -55,6 +55,16 @@ def count(
     return number
 
 
+def per_layer(caller: str, name: str, value: Any, layers: int) -> tuple[int, ...]:
+    """One integer of at least 1 for each layer, of one for all or a sequence."""
+    values: list[Any] = [value] * layers if np.ndim(value) == 0 else list(np.asarray(value, object))
+    if len(values) != layers:
+        raise ValueError(
+            f"{caller}: {name} must be one integer or one for each of the {layers} layers, got {value!r}."
+        )
+    return tuple(count(caller, name, one) for one in values)
+
+
 def number(caller: str, name: str, value: Any, least: float = 0.0, exclusive: bool = False) -> Any:
     """A finite real number of at least (or, exclusive, above) `least`; a float, or the traced value."""
     bound = {True: "positive", False: "not negative"}[exclusive]

@@ -51,7 +51,8 @@ def orbit_average(
         A function of x1 and x2 to `Kernels`, of shape (n1, n2), or (n1, n2, outputs, outputs) with
         label_matrices. It is a value as the kernel is one: a pytree, equal to what equal arguments make.
         A call takes |G| calls of the kernel, and with check, where x2 is known, one of four inputs for each
-        generator of the group and one more.
+        generator of the group and one more. A `cnn_kernel` takes all g together, and with check, if x1 and
+        x2 are the same object, κ(g) = Θ(x, ρ(g)x) and its transpose κ(g⁻¹) once.
 
     Raises:
         ValueError: kernel or action is not callable, label_matrices has another shape; when called: the
@@ -79,7 +80,12 @@ def orbit_average(
             raise ValueError(
                 f"orbit_average: label_matrices must have shape ({order}, outputs, outputs), got {shape}."
             )
-    return _OrbitAverage(kernel, action, label_matrices, bool(check))
+    return _OrbitAverage(kernel, action, label_matrices, bool(check), bool(check))
+
+
+def invariant_average(kernel: Callable[[ArrayLike, ArrayLike], Kernels], action: Action) -> _OrbitAverage:
+    """`orbit_average` of a kernel that is invariant by construction, so that it need not be checked."""
+    return _OrbitAverage(kernel, action, None, False, True)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -89,12 +95,17 @@ class _OrbitAverage:
     action: Action
     label_matrices: Array | None
     check: bool
+    invariant: bool  # so that κ(g) = k(x, ρ(g)x) is the transpose of κ(g⁻¹)
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
+        symmetric = self.invariant and x1 is x2
         x1, x2 = _checks.batch("orbit_average", "x1", x1), _checks.batch("orbit_average", "x2", x2)
         if self.check:
             require_invariance("orbit_average", self.kernel, self.action, x2)
         order = self.action.group.order
+        if hasattr(self.kernel, "orbit_sums"):
+            weights = np.ones(order) if self.label_matrices is None else self.label_matrices
+            return self.kernel.orbit_sums(x1, x2, self.action, weights / order, symmetric)
         totals: list[Array] = []
         for g in range(order):
             values = self.kernel(x1, self.action(g, x2))
@@ -118,18 +129,20 @@ class _OrbitAverage:
         return hash(self._hashable())
 
     def _hashable(self) -> tuple[Any, ...]:
-        return self.kernel, self.action, self.check
+        return self.kernel, self.action, self.check, self.invariant
 
-    def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Any, Action, bool]]:
+    def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Any, Action, bool, bool]]:
         # a function that is no pytree is static, as the action is
         opaque = jax.tree_util.treedef_is_leaf(jax.tree.structure(self.kernel))
         children = (None if opaque else self.kernel), self.label_matrices
-        return children, ((self.kernel if opaque else None), self.action, self.check)
+        return children, ((self.kernel if opaque else None), self.action, self.check, self.invariant)
 
     @classmethod
-    def tree_unflatten(cls, static: tuple[Any, Action, bool], children: tuple[Any, Any]) -> _OrbitAverage:
-        opaque, action, check = static
-        return cls(children[0] if opaque is None else opaque, action, children[1], check)
+    def tree_unflatten(
+        cls, static: tuple[Any, Action, bool, bool], children: tuple[Any, Any]
+    ) -> _OrbitAverage:
+        opaque, action, check, invariant = static
+        return cls(children[0] if opaque is None else opaque, action, children[1], check, invariant)
 
 
 def invariance_defect(kernel: Callable[..., Kernels], action: Action, x: ArrayLike) -> float:

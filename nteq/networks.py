@@ -159,8 +159,9 @@ def cnn(
         parameterization: "ntk" or "standard".
 
     Returns:
-        A `Network`, whose kernel is computed by neural-tangents (Arora et al. 2019, section 4), which must
-        be installed when it is called; None for an activation of your own.
+        A `Network`. In the NTK parameterisation its kernel is `cnn_kernel` of the same arguments. In the
+        standard one, and for circular strides that do not divide the pixels, neural-tangents computes it
+        and must be installed when it is called. It is None for an activation of your own.
 
     Raises:
         ValueError: an argument out of range; in `init` and `apply`: inputs that are not images, or images
@@ -223,7 +224,8 @@ def gcnn(
 
     Returns:
         A `Network`. Its kernel is that of `cnn(..., readout="average")` averaged over the orbit under $G_0$
-        (Misof et al. 2025): a network built symmetric and an augmented one have the same limit.
+        (Misof et al. 2025): a network built symmetric and an augmented one have the same limit. The layers
+        guarantee the invariance that the average asks for, so that it is not tested at a call.
 
     Raises:
         ValueError: as `cnn` does; another group; in `init` and `apply`: images that are not square, or of a
@@ -293,7 +295,7 @@ def _common(
         if not _checks.is_known(value):
             raise ValueError(
                 f"{caller}: {name} must be known when the network is made, got {value!r}. To differentiate "
-                "a kernel by it, use nteq.kernels.mlp_kernel."
+                "a kernel by it, use nteq.kernels.mlp_kernel or cnn_kernel."
             )
     W_std = _checks.number(caller, "W_std", W_std, exclusive=True)
     b_std = _checks.number(caller, "b_std", b_std)
@@ -313,12 +315,8 @@ def _convolutions(
     if not layers:
         raise ValueError(f"{caller}: channels must name at least one layer, such as [16, 32], got [].")
     _checks.choice(caller, "padding", padding, ("VALID", "SAME", "CIRCULAR"))
-    checked = []
-    for name, value in {"channels": channels, "filter_sizes": filter_sizes, "strides": strides}.items():
-        values: list[Any] = [value] * layers if np.ndim(value) == 0 else list(np.asarray(value, object))
-        if len(values) != layers:
-            raise ValueError(
-                f"{caller}: {name} must be one integer or one for each of the {layers} layers, got {value!r}."
-            )
-        checked.append(tuple(_checks.count(caller, name, one) for one in values))
-    return checked[0], checked[1], checked[2]
+    return (
+        _checks.per_layer(caller, "channels", channels, layers),
+        _checks.per_layer(caller, "filter_sizes", filter_sizes, layers),
+        _checks.per_layer(caller, "strides", strides, layers),
+    )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import bench, training
+from benchmarks import bench, convolutions, training
 from nteq.actions import on_lattices
 from nteq.groups import cyclic, dihedral
 
@@ -55,3 +55,18 @@ def test_training_table_has_the_ratios_and_leaves_out_what_was_not_measured():
     )
     assert "| 32 | 150 | 200 | 0.75 | 50 | 3.0 | – | – |" in table
     assert "1 MB for 64 networks of width 128, 2 MB for 1024" in table and "80 million spins" in table
+
+
+def test_kernels_of_convolutional_networks_are_compared_in_ratios_and_nanoseconds():
+    x = convolutions.images(2, 4, 1, "float64")
+    row = convolutions.compare("small", convolutions.ours("flatten"), convolutions.theirs("flatten"), x, 1)
+    assert row["apart"] < 1e-7 and row["ours processor"] > 0
+    with pytest.raises(AssertionError, match="small: the two ways differ"):
+        convolutions.compare("small", convolutions.ours("flatten"), convolutions.theirs("average"), x, 1)
+    assert convolutions.nanoseconds({"ours processor": 3e-9 * 10 * 4**4}, 4, 4, "average") == pytest.approx(1)
+    made = {"name": "k", "ours wall": 1e-3, "ours processor": 2e-3, "theirs wall": 8e-3}
+    made |= {"theirs processor": 1e-2, "ns": 5.0, "limit": 2.0}
+    others = {"cores": [2.0, 1.0], "peak": {"16": 1e6}, "compilation": 1.5, "growth": {"1": 1.0, "4": 4.0}}
+    table = bench.convolutions_table({"convolutions": {"rows": [made], **others}})
+    assert "| k | 1 | 2 | 8 | 10 | 8.0 | 5.0 | 5.0 (2.0) |" in table
+    assert "2.0 times as fast as one" in table and "power 1.0 of" in table and "1 MB for 16 images" in table

@@ -432,16 +432,18 @@ import sys
 sys.modules["neural_tangents"] = None
 import jax, jax.core
 import nteq.networks, nteq.ensembles, nteq.kernels, nteq.gradient_flow
-from nteq.networks import cnn, mlp
+from nteq.networks import cnn, gcnn, mlp
 network, x = mlp(4), jax.numpy.eye(3)
 params = nteq.ensembles.init(network, jax.random.key(0), 2, (3,))
 nteq.ensembles.train(network, params, x, x[0], 2, learning_rate=0.1)
 flow = nteq.gradient_flow.GradientFlow(network.kernel, x, x[0])
 print(flow.mean(x, 1.0).shape)
+image = jax.random.normal(jax.random.key(1), (2, 4, 4, 1))
+print(cnn([4]).kernel(image, image).ntk.shape, gcnn([4]).kernel(image, image).ntk.shape)
 assert not hasattr(jax.core, "Primitive") and "nteq.compat" not in sys.modules
-for call in (cnn([4]).kernel, mlp(4, parameterization="standard").kernel):
+for network in (cnn([4], parameterization="standard"), mlp(4, parameterization="standard")):
     try:
-        call(x[..., None, None], x[..., None, None])
+        network.kernel(image, image)
     except ImportError as error:
         print(error)
 assert not hasattr(jax.core, "Primitive")  # a failed import leaves JAX as it was
@@ -451,7 +453,7 @@ assert not hasattr(jax.core, "Primitive")  # a failed import leaves JAX as it wa
 def test_without_neural_tangents_all_works_but_the_kernels_that_need_it_which_say_how_to_install_it():
     done = subprocess.run([sys.executable, "-c", WITHOUT_STAX], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("(3,)\n")
+    assert done.stdout.startswith("(3,)\n(2, 2) (2, 2)\n")
     assert done.stdout.count("pip install --no-deps neural-tangents==0.6.5 frozendict") == 2
 
 
@@ -459,7 +461,7 @@ def test_a_kernel_that_imports_neural_tangents_at_its_first_call_may_be_called_i
     code = """
 import jax, jax.numpy as jnp
 from nteq.networks import gcnn
-kernel, x = gcnn([2]).kernel, jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
+kernel, x = gcnn([2], parameterization="standard").kernel, jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
 traced = jax.jit(lambda x: kernel(x, x).ntk)(x)
 assert jnp.allclose(traced, kernel(x, x).ntk, rtol=1e-5), traced
 """

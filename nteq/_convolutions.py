@@ -1,0 +1,468 @@
+"""The recursion behind `cnn_kernel`, as functions on arrays: images go through the layers in pairs.
+
+A pair of pixels (p, q) only meets pairs of the same offset q − p: a convolution adds up K[p + d, q + d], and
+the nonlinearity acts on each entry. So every offset is a recursion of its own, on arrays of the size of one
+image, and nothing of the size (pixels)² is ever stored. The sums over a filter are products with small
+matrices of zeros and ones, one for each axis; in the last axis stand some pairs of images, the lanes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.polynomial import chebyshev
+
+from nteq._closed_forms import _exponent, _power
+from nteq._products import matmul
+
+_CHANNELS = 4  # of the images that are multiplied in one go
+_LARGEST = 2**31  # bytes of a single pair, above which it is refused
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What decides the program: all but the deviations and the images."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: str
+    pooled: bool  # the readout is a mean over pixels; otherwise each has a weight of its own
+    activation: str
+
+
+def pads(length: int, size: int, stride: int, padding: str) -> tuple[int, int]:
+    """Pixels added before and after an axis of this length."""
+    if padding == "VALID":
+        return 0, 0
+    total = max((-(-length // stride) - 1) * stride + size - length, 0)
+    return total // 2, total - total // 2
+
+
+def fits(length: int, size: int, stride: int, padding: str) -> bool:
+    """Whether the filter fits on an axis of this length, and the axis is as long as its padding."""
+    added = pads(length, size, stride, padding)
+    return sum(added) + length >= size and (padding != "CIRCULAR" or max(added) <= length)
+
+
+def positions(length: int, size: int, stride: int, padding: str) -> int:
+    """Pixels of an axis after a layer."""
+    return (sum(pads(length, size, stride, padding)) + length - size) // stride + 1
+
+
+def output_shape(
+    caller: object, shape: Sequence[int], size: int, stride: int, padding: str
+) -> tuple[int, int]:
+    """Rows and columns after a layer."""
+    if not all(fits(n, size, stride, padding) for n in shape):
+        raise ValueError(
+            f"{caller}: a layer with filters of {size} × {size} got {shape[0]} × {shape[1]} pixels, which is "
+            "too small. Use larger images, smaller filters or strides, or fewer layers."
+        )
+    rows, columns = (positions(n, size, stride, padding) for n in shape)
+    return rows, columns
+
+
+def require_room(layers: Layers, shape: Sequence[int], itemsize: int) -> None:
+    """Raises if images of this shape are too small for the filters, or too large for the memory."""
+    now: Sequence[int] = shape[:2]
+    for size, stride in zip(layers.sizes, layers.strides, strict=True):
+        now = output_shape("cnn_kernel", now, size, stride, layers.padding)
+    if layers.padding == "CIRCULAR" and not fits_circles(shape[:2], layers.strides):
+        raise ValueError(
+            f"cnn_kernel: on a circle the product of the strides, {math.prod(layers.strides)}, must divide "
+            f"the pixels, got {shape[0]} × {shape[1]}: otherwise the steps do not close, and pixels are not "
+            "alike. Crop the images, or use from_stax."
+        )
+    needed = bytes_of_a_lane(layers, shape, itemsize)
+    if needed > _LARGEST:
+        raise ValueError(
+            f"cnn_kernel: one pair of images of {shape[0]} × {shape[1]} × {shape[2]} takes about "
+            f"{needed / 2**30:.0f} GiB, more than the {_LARGEST / 2**30:.0f} GiB that are allowed. Scale the "
+            "images down, or crop them."
+        )
+
+
+class _Sum(NamedTuple):
+    """Who is added to whom along one axis in one layer, matrices of shape (after, before)."""
+
+    first: np.ndarray
+    second: np.ndarray  # behind the seam
+
+
+class _Axis(NamedTuple):
+    """One axis of the images, at each level: before the first layer, between two, and after the last.
+
+    With M pixels at the end, the offsets δ and δ − M share an array: j runs over the pairs q = p + Sδ, S the
+    stride from there to the end, and behind the seam over q = p + S(δ − M). Without padding each part is
+    longer by the halo h that the filters to come need, so p = j before the seam and j − h behind it; q is
+    (j + Sδ) modulo the period SM + h.
+    """
+
+    offsets: int
+    lengths: list[int]
+    steps: list[int]  # S
+    halos: list[int]  # h
+    periods: list[int]
+    widths: list[int]  # of the arrays of pairs
+    lows: list[int]
+    layers: Layers
+
+    def seam(self, level: int, offset: Any) -> Any:
+        return self.steps[level] * (self.lengths[-1] - offset) + self.halos[level]
+
+    def sums(self, layer: int) -> _Sum:
+        """The matrices of a layer, as if the parts before and behind the seam were all there is."""
+        size, stride, low = self.layers.sizes[layer], self.layers.strides[layer], self.lows[layer]
+        matrices = np.zeros((2, self.widths[layer + 1], self.widths[layer]), np.int8)
+        for matrix, jump in zip(matrices, (0, 1), strict=True):
+            before, after = (jump * self.halos[level] for level in (layer, layer + 1))
+            rows = np.arange(after, self.widths[layer + 1])
+            for tap in range(size):
+                pixels = stride * (rows - after) + tap - low
+                if self.layers.padding == "CIRCULAR":
+                    pixels %= self.lengths[layer]
+                there = (pixels >= 0) & (pixels < self.lengths[layer])
+                there &= pixels + before < self.widths[layer]
+                np.add.at(matrix, (rows[there], pixels[there] + before), 1)
+        return _Sum(*matrices)
+
+    def matrix(self, layer: int, offset: Any, dtype: Any) -> Array:
+        """Of the pairs before a layer, those that are added for each pair after it."""
+        first, second = (jnp.asarray(part.astype(dtype)) for part in self.sums(layer))
+        if self.layers.padding == "CIRCULAR":
+            return first
+        inside = self.lengths[layer] - self.steps[layer] * offset
+        column, row = (jnp.arange(n) for n in (self.widths[layer], self.widths[layer + 1]))
+        before = column < jnp.minimum(self.seam(layer, offset), inside)
+        first = jnp.where(before[None], first, 0)
+        if self.offsets == 1:
+            return first
+        behind = column >= self.seam(layer, offset)
+        ahead = row < self.seam(layer + 1, offset)
+        return jnp.where(ahead[:, None], first, jnp.where(behind[None], second, 0))
+
+
+@functools.lru_cache(maxsize=64)
+def _axis(length: int, layers: Layers) -> _Axis:
+    sizes, strides, padding = layers.sizes, layers.strides, layers.padding
+    lengths, lows = [length], []
+    for size, stride in zip(sizes, strides, strict=True):
+        lows.append(pads(lengths[-1], size, stride, padding)[0])
+        lengths.append(positions(lengths[-1], size, stride, padding))
+    steps, halos = [1], [0]
+    for size, stride in zip(sizes[::-1], strides[::-1], strict=True):
+        halos.insert(0, max(0, stride * halos[0] + size - stride) if padding == "VALID" else 0)
+        steps.insert(0, stride * steps[0])
+    periods = [step * lengths[-1] + halo for step, halo in zip(steps, halos, strict=True)]
+    offsets = lengths[-1] if layers.pooled else 1
+    widths = [n + halo * (offsets > 1) for n, halo in zip(periods, halos, strict=True)]
+    return _Axis(offsets, lengths, steps, halos, periods, widths, lows, layers)
+
+
+def fits_circles(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether every layer of a circular network gets a number of pixels that its stride divides."""
+    return all(length % math.prod(strides) == 0 for length in shape)
+
+
+def bytes_of_a_lane(layers: Layers, shape: Sequence[int], itemsize: int) -> int:
+    """About what the arrays of one pair of images take."""
+    y, x = (_axis(n, layers) for n in shape[:2])
+    of_images = [a * b for a, b in zip(y.periods, x.periods, strict=True)]
+    of_pairs = [a * b for a, b in zip(y.widths, x.widths, strict=True)]
+    kept = 10 if layers.activation == "relu" else 20  # of a level: two or four arrays, the second doubled
+    matrices = sum(a * b for axis in (y, x) for a, b in zip(axis.widths[1:], axis.widths[:-1], strict=True))
+    pixels = 6 * shape[2] * of_images[0]
+    return itemsize * (pixels + kept * sum(of_images[1:]) + 6 * max(of_pairs) + 3 * matrices)
+
+
+def entries_of_a_lane(layers: Layers, shape: Sequence[int]) -> int:
+    """The largest array of one pair of images, in numbers."""
+    y, x = (_axis(n, layers) for n in shape[:2])
+    return 2 * max(a * b for a, b in zip(y.widths[1:], x.widths[1:], strict=True))
+
+
+def lane_values(layers: Layers, x1: Array, x2: Array, W_std: Array, b_std: Array) -> tuple[Array, Array]:
+    """NNGP and NTK of pairs of images.
+
+    The lanes of x1 and x2, shape (*lanes, height, width, channels), are broadcast against each other: two
+    lists of images give their pairs one by one, (b1, 1) and (1, b2) all pairs of two batches.
+    """
+    y, x = (_axis(n, layers) for n in x1.shape[-3:-1])
+    side1, side2 = (_side(layers, (y, x), images, W_std, b_std) for images in (x1, x2))
+    total = _total(layers, (y, x), side1, side2, W_std)
+    pixels = y.lengths[-1] * x.lengths[-1]
+    nngp, ntk = W_std**2 / (pixels**2 if layers.pooled else pixels) * total
+    nngp = nngp + side1.bias * side2.bias
+    return nngp * side1.scale * side2.scale, (nngp + ntk) * side1.scale * side2.scale
+
+
+class _Side(NamedTuple):
+    """What has to be known of the images of one side, in units of their own.
+
+    Levels are arrays of shape (rows, columns, *lanes), or (columns, rows, *lanes) after an odd number of
+    layers.
+    """
+
+    pixels: Array  # (channels, rows, columns, lanes)
+    levels: list[tuple[Array, ...]]
+    bias: Array  # σ_b, (lanes)
+    scale: Array  # the unit, (lanes)
+
+
+def _side(layers: Layers, axes: tuple[_Axis, _Axis], images: Array, W_std: Array, b_std: Array) -> _Side:
+    pixels = jnp.moveaxis(images, (-3, -2, -1), (1, 2, 0))  # (channels, rows, columns, *lanes)
+    scale, bias = (jnp.full(pixels.shape[3:], value, images.dtype) for value in (1.0, b_std))
+    relu = layers.activation == "relu"
+    if relu:  # is homogeneous: in units in which no square over- or underflows
+        info = jnp.finfo(images.dtype)
+        largest = jnp.maximum(jnp.abs(pixels).max((0, 1, 2)), jnp.abs(bias))
+        exponent = jnp.clip(_exponent(largest), info.minexp, info.maxexp - 2)
+        scale, inverse = _power(exponent, images.dtype), _power(-exponent, images.dtype)
+        pixels, bias = pixels * inverse[None, None, None], bias * inverse
+    for axis, along in enumerate(axes, 1):
+        pixels = _fit(pixels, axis, along.periods[0])
+    square = (pixels**2).mean(0)
+    levels: list[tuple[Array, ...]] = []
+    for layer, size in enumerate(layers.sizes):
+        factor = W_std**2 / size**2
+        inside = []
+        for along in axes if layer % 2 == 0 else axes[::-1]:
+            rows, columns = (along.periods[level] for level in (layer + 1, layer))
+            sums = along.sums(layer).first[:rows, :columns].astype(images.dtype)
+            square = jnp.swapaxes(_apply(jnp.asarray(sums), square), 0, 1)
+            inside.append(np.arange(rows) < along.lengths[layer + 1])
+        square = jnp.swapaxes(square, 0, 1)
+        known = np.multiply.outer(inside[1], inside[0]).reshape(square.shape[:2] + (1,) * bias.ndim)
+        square = jnp.where(known, factor * square + bias[None, None] ** 2, 0)
+        norm, inverse = _root(square)
+        if relu:
+            levels.append((norm, inverse))
+            square = square / 2
+        else:
+            length = jnp.sqrt(1 + 2 * square)
+            levels.append((norm, inverse, length, 1 / length))
+            square, _ = _erf(square, square, levels[-1], levels[-1], 0.5)
+    return _Side(pixels, levels, bias, scale)
+
+
+def _fit(a: Array, axis: int, length: int) -> Array:
+    """Cut, or filled up with zeros, to this length."""
+    a = jax.lax.slice_in_dim(a, 0, min(length, a.shape[axis]), axis=axis)
+    return _pad(a, axis, 0, length - a.shape[axis])
+
+
+def _pad(a: Array, axis: int, before: int, after: int) -> Array:
+    return jnp.pad(a, [(before, after) if i == axis else (0, 0) for i in range(a.ndim)])
+
+
+def _apply(matrix: Array, a: Array) -> Array:
+    """A matrix on the first axis."""
+    return matmul(matrix, a.reshape(a.shape[0], -1)).reshape(-1, *a.shape[1:])
+
+
+def _root(square: Array) -> tuple[Array, Array]:
+    """√a and 1/√a; of zero, zeros with derivatives that are zero."""
+    zero = square == 0
+    root = jnp.sqrt(jnp.where(zero, 1, square))
+    return jnp.where(zero, 0, root), jnp.where(zero, 0, 1 / root)
+
+
+def _total(layers: Layers, axes: tuple[_Axis, _Axis], side1: _Side, side2: _Side, W_std: Array) -> Array:
+    """The sums of both over all pairs of pixels after the last nonlinearity, (2, *lanes)."""
+    y, x = axes
+    levels1, levels2 = ([(side.pixels,), *side.levels] for side in (side1, side2))
+    dtype, bias = side1.pixels.dtype, (side1.bias * side2.bias)[None, None]
+    nonlinearity: Callable[..., tuple[Array, Array]] = {"relu": _relu, "erf": _erf}[layers.activation]
+    doubled = [
+        tuple(jnp.concatenate([jnp.concatenate([a, a], axis=i)] * 2, axis=i + 1) for a in level)
+        for level, i in zip(levels2, [1] + [0] * len(layers.sizes), strict=True)
+    ]
+
+    def place(level: int, which: int) -> int:
+        """The position of rows (0) or columns (1) in the arrays of a level."""
+        return which + 1 if level == 0 else (which + level) % 2
+
+    def spread(levels: Any, which: int, offset: Any) -> Any:
+        """Of the first side, the pixel p of each pair, along one axis."""
+        along = axes[which]
+        if along.offsets == 1:
+            return levels
+
+        def one(a: Array, level: int) -> Array:
+            halo, axis = along.halos[level], place(level, which)
+            if halo == 0:
+                return a
+            index = jnp.arange(along.widths[level]).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
+            ahead = index < along.seam(level, offset)
+            return jnp.where(ahead, _pad(a, axis, 0, halo), _pad(a, axis, halo, 0))
+
+        return [tuple(one(a, level) for a in arrays) for level, arrays in enumerate(levels)]
+
+    def window(levels: Any, which: int, offset: Any) -> Any:
+        """Of the second side, the pixel q of each pair, along one axis."""
+        along = axes[which]
+
+        def one(a: Array, level: int) -> Array:
+            start, width = along.steps[level] * offset, along.widths[level]
+            return jax.lax.dynamic_slice_in_dim(a, start, width, place(level, which))
+
+        return [tuple(one(a, level) for a in arrays) for level, arrays in enumerate(levels)]
+
+    def some_columns(total: Array, offset: Array, rows1: Any, rows2: Any, row_sums: Any) -> Array:
+        one, two = spread(rows1, 1, offset), window(rows2, 1, offset)
+        state = _products(one[0][0], two[0][0]) / side1.pixels.shape[0]
+        lanes = state.shape[2:]
+        for layer, size in enumerate(layers.sizes):
+            # the factor on the small matrix
+            sums = W_std**2 / size**2 * row_sums[layer], x.matrix(layer, offset, dtype)
+            # the axis that comes first changes from layer to layer: a product leaves it where it was
+            for matrix in sums if layer % 2 == 0 else sums[::-1]:
+                state = jnp.swapaxes(_apply(matrix, state), 0, 1)
+            state = jnp.swapaxes(state, 0, 1).reshape(*state.shape[1::-1], -1, *lanes)
+            nngp = state[:, :, 0] + bias
+            ntk = nngp if layer == 0 else state[:, :, 1] + nngp
+            few = _rounding(dtype, size, side1.pixels.shape[0] if layer == 0 else 1)
+            # one array for both: XLA computes them in one go, and multiplies them in one go
+            state = jnp.stack(nonlinearity(nngp, ntk, one[layer + 1], two[layer + 1], few), axis=2)
+        state = state.reshape(state.shape[0] * state.shape[1], -1)
+        return total + matmul(jnp.ones((1, state.shape[0]), dtype), state).reshape(2, *lanes)
+
+    def some_rows(total: Array, offset: Array) -> tuple[Array, None]:
+        rows1, rows2 = spread(levels1, 0, offset), window(doubled, 0, offset)
+        row_sums = [y.matrix(layer, offset, dtype) for layer in range(len(layers.sizes))]
+        # backwards, a step is computed again: what a derivative keeps of all offsets would not fit
+        step = jax.checkpoint(some_columns, prevent_cse=False)
+        loop = lambda total, column: (step(total, column, rows1, rows2, row_sums), None)
+        return jax.lax.scan(loop, total, jnp.arange(x.offsets))[0], None
+
+    lanes = jnp.broadcast_shapes(side1.bias.shape, side2.bias.shape)
+    rows = jax.checkpoint(some_rows, prevent_cse=False)
+    return jax.lax.scan(rows, jnp.zeros((2, *lanes), dtype), jnp.arange(y.offsets))[0]
+
+
+def _products(a: Array, b: Array) -> Array:
+    """The sum over the first axis of a times b."""
+    if a.shape[0] <= _CHANNELS:
+        return sum((a[c] * b[c] for c in range(1, a.shape[0])), start=a[0] * b[0])
+    groups = -(-a.shape[0] // _CHANNELS)
+    a, b = (_fit(side, 0, groups * _CHANNELS).reshape(groups, _CHANNELS, *side.shape[1:]) for side in (a, b))
+    start = jnp.zeros(jnp.broadcast_shapes(a.shape[2:], b.shape[2:]), a.dtype)
+    return jax.lax.scan(lambda total, ab: (total + _products(*ab), None), start, (a, b))[0]
+
+
+def _rounding(dtype: Any, size: int, channels: int) -> float:
+    """What rounding leaves of 1 − cos of equal or parallel patches."""
+    return float(jnp.finfo(dtype).eps) * (8 + 2 * size + channels**0.5)
+
+
+@functools.cache
+def _arc_coefficients(degree: int, most: float, half: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    r"""Polynomials p and r with arccos(1 − u) = √u p(u) and sin θ − θ cos θ = u√u r(u), for u ≤ most.
+
+    The second is the integral of the first, ∫ θ sin θ dθ. With half, of arcsin(√u) = √u p(u).
+    """
+    terms = np.arange(160)
+    odd: Any = 2 * terms + 1
+    series = np.cumprod(np.append(1.0, odd[:-1] / (odd[:-1] + 1))) / odd  # arcsin(s)/s in powers of s²
+    if not half:
+        series = math.sqrt(2) * series / 2.0**terms
+    nodes = chebyshev.chebpts1(96)
+    values = np.polynomial.polynomial.polyval(most * (nodes + 1) / 2, series)
+    fit = chebyshev.Chebyshev(chebyshev.chebfit(nodes, values, degree), domain=[0, most])
+    p = fit.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef
+    return tuple(map(float, p)), tuple(float(c) / (k + 1.5) for k, c in enumerate(p))
+
+
+def _degree(dtype: Any, single: int, double: int) -> int:
+    return single if jnp.finfo(dtype).bits == 32 else double
+
+
+def _polynomial(coefficients: Sequence[float], u: Array) -> Array:
+    value = jnp.full_like(u, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = value * u + coefficient
+    return value
+
+
+def _gap(cosine: Array, few: float) -> Array:
+    """1 − |cos|, zero where it is rounding."""
+    u = 1 - jnp.abs(cosine)
+    return jnp.where(u > few, u, 0)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _moments(cosine: Array, few: float) -> tuple[Array, Array]:
+    """κ₁ = (sin θ + (π − θ) cos θ)/π and κ₀ = 1 − θ/π (Cho & Saul 2009), and neither from an arccos."""
+    p, r = _arc_coefficients(_degree(cosine.dtype, 8, 21), 1.0, False)
+    u = jnp.maximum(1 - jnp.abs(cosine), 0)
+    root = jnp.sqrt(jnp.where(u > few, u, 0))
+    turned = root * _polynomial([c / math.pi for c in p], u)
+    first = root * u * _polynomial([c / math.pi for c in r], u) + jnp.maximum(cosine, 0)
+    return first, jnp.where(cosine >= 0, 1 - turned, turned)
+
+
+def _sine(cosine: Array, few: float) -> tuple[Array, Array]:
+    """Sin θ and its inverse, zeros where it is rounding: the symmetric derivative at the tip of a cone."""
+    u = _gap(cosine, few)
+    return _root(u * (2 - u))
+
+
+@_moments.defjvp
+def _moments_jvp(few: float, primals: tuple[Array], tangents: tuple[Array]) -> Any:
+    first, second = _moments(primals[0], few)
+    return (first, second), (second * tangents[0], _sine(primals[0], few)[1] / math.pi * tangents[0])
+
+
+def _relu(nngp: Array, ntk: Array, of1: Any, of2: Any, few: float) -> tuple[Array, Array]:
+    """E[φ(u)φ(u′)] and Θ E[φ′(u)φ′(u′)], of K, Θ and the roots of the variances and their inverses."""
+    return _relu_pairs(nngp, ntk, *of1, *of2, few)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(6,))
+def _relu_pairs(
+    nngp: Array, ntk: Array, norm1: Array, inverse1: Array, norm2: Array, inverse2: Array, few: float
+) -> tuple[Array, Array]:
+    first, second = _moments(nngp * inverse1 * inverse2, few)
+    return norm1 * norm2 * (first / 2), ntk * (second / 2)
+
+
+@_relu_pairs.defjvp
+def _relu_pairs_jvp(few: float, primals: Any, tangents: Any) -> Any:
+    nngp, ntk, norm1, inverse1, norm2, inverse2 = primals
+    d_nngp, d_ntk, d_norm1, _, d_norm2, _ = tangents
+    cosine = nngp * inverse1 * inverse2
+    first, second = _moments(cosine, few)
+    sine, steep = _sine(cosine, few)
+    d_norms = norm2 * d_norm1 + norm1 * d_norm2
+    # of no inverse: at a zero patch this is the mean over opposite sides
+    d_first = second / 2 * d_nngp + sine / (2 * math.pi) * d_norms
+    d_cosine = d_nngp * inverse1 * inverse2 - cosine * (d_norm1 * inverse1 + d_norm2 * inverse2)
+    d_second = second / 2 * d_ntk + ntk * (steep / (2 * math.pi)) * d_cosine
+    return (norm1 * norm2 * (first / 2), ntk * (second / 2)), (d_first, d_second)
+
+
+def _erf(nngp: Array, ntk: Array, of1: Any, of2: Any, few: float) -> tuple[Array, Array]:
+    """The same for erf, of which the variances a give √a, 1/√a, √(1 + 2a) and its inverse as well."""
+    (norm1, inverse1, length1, short1), (norm2, inverse2, length2, short2) = of1, of2
+    # With τ = 2K/(αβ), α = √(1 + 2a) and β likewise: αβ − 2|K| = (αβ − 2√(ab)) + 2√(ab)(1 − |cos|), of which
+    # neither part cancels; the first is a quotient.
+    norms, lengths = norm1 * norm2, length1 * length2
+    least = (length1 / lengths * length1 + (length2**2 - 1) / lengths) / (1 + 2 * norms / lengths)
+    gap = (least + 2 * norms * _gap(nngp * inverse1 * inverse2, few)) * short1 * short2  # 1 − |τ|
+    tau = 2 * nngp * short1 * short2
+    steep = jnp.abs(tau) > 0.5
+    p, _ = _arc_coefficients(_degree(nngp.dtype, 6, 14), 0.25, True)
+    half = jnp.where(steep, gap / 2, 0.25)
+    flat = jnp.where(steep, 0, tau)
+    series = _polynomial(p, jnp.where(steep, half, flat**2))
+    arcsine = jnp.where(steep, jnp.sign(tau) * (math.pi / 2 - 2 * jnp.sqrt(half) * series), flat * series)
+    inverse = short1 * short2 / jnp.sqrt(gap * (2 - gap))
+    return 2 / math.pi * arcsine, 4 / math.pi * inverse * ntk

@@ -1,0 +1,139 @@
+"""Pairs of images in pieces of a fixed size, so that memory stays flat and one program serves any number.
+
+Outside of a trace each core takes pieces of its own; inside, one program takes them one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from nteq import _checks
+from nteq._convolutions import Layers, bytes_of_a_lane, entries_of_a_lane, lane_values
+
+_CACHE = 2**16  # bytes of the arrays that a step goes through, on a CPU
+MEMORY = 2**28  # bytes of a piece
+_FEW = 64  # pairs, for which sharing does not pay
+_SIDE = 16  # images of each batch in a piece, where all pairs of pixels are not needed
+
+
+class Wanted(NamedTuple):
+    """Which pairs of a batch of n1 and one of n2 images are asked for, as a value that can be hashed."""
+
+    shape: tuple[int, int]
+    entries: bytes
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> Wanted:
+        return cls((mask.shape[0], mask.shape[1]), np.packbits(mask).tobytes())
+
+    def mask(self) -> np.ndarray:
+        count = self.shape[0] * self.shape[1]
+        bits = np.unpackbits(np.frombuffer(self.entries, np.uint8), count=count)
+        return bits.astype(bool).reshape(self.shape)
+
+
+def upper(n: int) -> Wanted:
+    """One of each two pairs (i, j) and (j, i)."""
+    return Wanted.of(np.triu(np.ones((n, n), bool)))
+
+
+def all_pairs(n1: int, n2: int) -> Wanted:
+    """Of two batches."""
+    return Wanted.of(np.ones((n1, n2), bool))
+
+
+class _Pieces(NamedTuple):
+    """Which images go into each piece, (pieces, *lanes), and which of its values go where in the matrix."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    kept: np.ndarray  # positions in the values of all pieces
+    places: np.ndarray  # of these, in the matrix
+
+
+def pair_values(layers: Layers, W_std: Any, b_std: Any, x1: Array, x2: Array, wanted: Wanted) -> Any:
+    """NNGP and NTK of the wanted pairs, zeros elsewhere, shape (2, n1, n2); of NumPy where they are known."""
+    W_std, b_std = (jnp.asarray(value, x1.dtype) for value in (W_std, b_std))
+    if not _checks.is_known(x1, x2, W_std, b_std):
+        return _in_one_program(layers, W_std, b_std, x1, x2, wanted)
+    device = next(iter(x1.devices()))
+    images1, images2, wide = np.asarray(x1), np.asarray(x2), jnp.result_type(float) == np.float64
+    pieces = _pieces(layers, x1.shape[1:], x1.dtype, wanted, device.platform)
+
+    def piece(which: int) -> np.ndarray:
+        # what is set for a thread is not for another
+        with jax.enable_x64(wide), jax.default_device(device):
+            rows, columns = images1[pieces.rows[which]], images2[pieces.columns[which]]
+            return np.asarray(_piece(layers, W_std, b_std, rows, columns))
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = len(pieces.rows)
+    # a thread of its own for a single piece, too: it is in no trace, and finds what another has compiled
+    with ThreadPoolExecutor(min(cores, count) if device.platform == "cpu" else 1) as pool:
+        values = list(pool.map(piece, range(count)))
+    matrix = np.zeros((2, wanted.shape[0] * wanted.shape[1]), x1.dtype)
+    matrix[:, pieces.places] = np.stack(values, axis=1).reshape(2, -1)[:, pieces.kept]
+    return matrix.reshape(2, *wanted.shape)
+
+
+@partial(jax.jit, static_argnames="layers")
+def _piece(layers: Layers, W_std: Array, b_std: Array, x1: Array, x2: Array) -> Array:
+    return jnp.stack(lane_values(layers, x1, x2, W_std, b_std))
+
+
+@partial(jax.jit, static_argnames=("layers", "wanted"))
+def _in_one_program(
+    layers: Layers, W_std: Array, b_std: Array, x1: Array, x2: Array, wanted: Wanted
+) -> Array:
+    pieces = _pieces(layers, x1.shape[1:], x1.dtype, wanted, jax.default_backend())
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def piece(indices: tuple[Array, Array]) -> Array:
+        return _piece(layers, W_std, b_std, x1[indices[0]], x2[indices[1]])
+
+    values = jax.lax.map(piece, (jnp.asarray(pieces.rows), jnp.asarray(pieces.columns)))
+    flat = jnp.moveaxis(values, 1, 0).reshape(2, -1)[:, pieces.kept]
+    matrix = jnp.zeros((2, wanted.shape[0] * wanted.shape[1]), x1.dtype).at[:, pieces.places].set(flat)
+    return matrix.reshape(2, *wanted.shape)
+
+
+def _pieces(layers: Layers, shape: Any, dtype: Any, wanted: Wanted, platform: str) -> _Pieces:
+    mask = wanted.mask()
+    bytes_of_lane = bytes_of_a_lane(layers, shape, dtype.itemsize)
+    size = _lanes(layers, shape, dtype, platform)
+    while size > 1 and size * bytes_of_lane > MEMORY:
+        size //= 2
+    pairs = np.argwhere(mask).T
+    if layers.pooled or pairs.shape[1] <= _FEW:
+        # each lane sums over all pairs of pixels: what is done for its images alone is little
+        size = min(size, 4 if pairs.shape[1] <= 4 else size if layers.pooled else 16)
+        places = pairs[0] * mask.shape[1] + pairs[1]
+        filled = np.pad(pairs, ((0, 0), (0, -len(places) % size)), mode="edge").reshape(2, -1, size)
+        return _Pieces(filled[0], filled[1], np.arange(len(places)), places)
+    # all pairs of a few and a few images, since those share what is done for one image
+    side = _SIDE
+    while side > 1 and side**2 * bytes_of_lane > MEMORY:
+        side //= 2
+    starts = [np.arange(0, n, side) for n in mask.shape]
+    blocks = [(i, j) for i in starts[0] for j in starts[1] if mask[i : i + side, j : j + side].any()]
+    rows, columns = np.array(blocks).T[:, :, None] + np.arange(side)
+    rows, columns = rows[:, :, None], columns[:, None, :]
+    inside = (rows < mask.shape[0]) & (columns < mask.shape[1])
+    rows, columns = (np.minimum(a, n - 1) for a, n in zip((rows, columns), mask.shape, strict=True))
+    kept = np.flatnonzero(inside & mask[rows, columns])
+    return _Pieces(rows, columns, kept, (rows * mask.shape[1] + columns).reshape(-1)[kept])
+
+
+def _lanes(layers: Layers, shape: Any, dtype: Any, platform: str) -> int:
+    """How many pairs go together: a power of two, whose arrays stay in the cache."""
+    room = (_CACHE if platform == "cpu" else MEMORY) // (entries_of_a_lane(layers, shape) * dtype.itemsize)
+    least = 128 // dtype.itemsize  # two vectors
+    return min(max(least, 1 << max(room, 1).bit_length() - 1), 4096 if platform != "cpu" else 64)
