@@ -209,7 +209,8 @@ def test_noise_is_uniform_and_uncorrelated():
         (lambda: noise(jax.random.key(0), 0), "n must be an integer"),
         (
             lambda: experiment("potts"),
-            "'potts' is none of cross_product, fashion_mnist, group_convolutions, ising, pipelines, rotations",
+            "'potts' is none of cross_product, fashion_mnist, group_convolutions, ising, pipelines, "
+            "rotations",
         ),
     ],
 )
