@@ -119,6 +119,20 @@ def test_the_cross_product_experiment_shows_the_theorem(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_group_convolutions_experiment_runs(tmp_path, refused):
+    out = tmp_path / "group_convolutions.npz"
+    done = command("group_convolutions", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["kinds"].tolist() == ["plain", "augmented", "p4", "p4m"]
+    assert result["accuracy"].shape == result["same"].shape == (1, 4, 1, 1, 1)
+    assert (result["accuracy"] >= 0).all() and (result["accuracy"] <= 1).all()
+    assert result["same"][0, 3] == 1  # the mirrors and turns are built in
+    said = refused("group_convolutions", "--quick", "--train", 2001, "--out", tmp_path / "more.npz")
+    assert "--train must be at most 2000, the images that ship, got 2001" in said
+
+
+@pytest.mark.slow
 def test_the_pipelines_experiment_tells_what_keeps_the_symmetry_from_what_breaks_it(tmp_path):
     out = tmp_path / "pipelines.npz"
     done = command("pipelines", "--quick", "--out", out)
@@ -179,6 +193,7 @@ def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path
         ("ising", ["--group", "C5"], "argument --group: invalid choice: 'C5'"),
         ("ising", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
         ("cross_product", ["--group", "T"], "argument --group: invalid choice: 'T'"),
+        ("group_convolutions", ["--kinds", "p6"], "argument --kinds: invalid choice: 'p6'"),
         ("fashion_mnist", ["--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
         ("fashion_mnist", ["--group", "D4"], "argument --group: invalid choice: 'D4'"),
         ("fashion_mnist", ["--test", 1798, "--train", 10], "--test must be at most 1797"),
@@ -245,6 +260,18 @@ def test_the_stored_cross_product_result_follows_the_theory():
     # and the networks have learned something, if they were shown the orbits
     assert (result["ensemble_error"][full] < 0.15 * result["label_variance"]).all()
     assert result["ensemble_error"][-1] > 0.5 * result["label_variance"]
+
+
+def test_the_stored_group_convolutions_result_is_of_equal_networks_and_shows_what_is_built_in():
+    result = experiment("group_convolutions")
+    assert result["kinds"].tolist() == ["plain", "augmented", "p4", "p4m"]
+    sizes = (len(result["steps"]), 4, len(result["train"]), 6, 1)
+    assert result["accuracy"].shape == result["same"].shape == sizes
+    assert result["parameters"].max() < 1.06 * result["parameters"].min()
+    plain, augmented, p4, p4m = result["same"].mean((2, 3, 4)).T
+    assert (p4m == 1).all() and (p4m > p4).all() and (p4 > augmented).all() and (augmented > plain).all()
+    # every symmetry that is known helps, with every training set
+    assert (result["accuracy"][:, 2] > result["accuracy"][:, 0]).all()
 
 
 @pytest.mark.slow
