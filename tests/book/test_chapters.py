@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from tools import places
@@ -90,6 +91,30 @@ def test_the_map_links_every_chapter_and_draws_every_arrow():
     assert all(f'href="{name}.html"' in drawn for name in found)
     assert drawn.count("<path d=") - 1 == len(chapters.edges(found))  # one is the arrow's head
     assert max(text.count("<tspan") for text in drawn.split("</text>")) == 2  # a box is two lines high
+
+
+@pytest.mark.parametrize(
+    "needs", [chapters.read(), book(a=[], b=[], c=["a"], d=["c"], e=["a"], f=["d"], g=["f", "b", "e"])]
+)
+def test_no_arrow_of_the_map_crosses_a_box(needs):
+    drawn = chapters.drawing(needs, str)
+    boxes = re.findall(r'<rect x="(.+?)" y="(.+?)" width="(.+?)" height="(.+?)"', drawn)
+    boxes = np.array(boxes, float) + np.array([1, 1, -2, -2])
+    paths = re.findall(r'<path d="(M[^z"]+)"', drawn)
+    assert len(boxes) == len(needs) and len(paths) == len(chapters.edges(needs))
+    s = np.linspace(0, 1, 200)[:, None]
+    for path in paths:
+        at, points = None, []
+        for kind, numbers in re.findall(r"([MCV])([^MCV]+)", path):
+            numbers = np.array(numbers.split(), float)
+            ends = numbers.reshape(-1, 2) if kind != "V" else np.array([[at[0], numbers[0]]])
+            if kind != "M":  # a straight line is a curve whose control points are its end
+                a, b, c = ends if kind == "C" else 3 * [ends[0]]
+                points += [(1 - s) ** 3 * at + 3 * (1 - s) ** 2 * s * a + 3 * (1 - s) * s**2 * b + s**3 * c]
+            at = ends[-1]
+        x, y = np.concatenate(points).T[..., None]
+        left, top, width, height = boxes.T
+        assert not ((x > left) & (x < left + width) & (y > top) & (y < top + height)).any()
 
 
 def test_a_chapter_that_does_not_say_what_it_needs_is_named(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ A chapter's number is its place in _toc.yml. {chapter}`ising` becomes "chapter 1
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
 import subprocess
@@ -127,14 +128,19 @@ def drawing(chapters: dict[str, Chapter], address) -> str:
     }
     parts = []
     for first, last in edges(chapters):
-        (x1, y1), (x2, y2) = place[first], place[last]
-        y1, y2 = y1 + high / 2, y2 - high / 2
-        # an arrow over more than one row turns between the first two, so that it crosses no box
-        next_row = depth[last] == depth[first] + 1
-        c1, c2 = ((y1 + y2) / 2,) * 2 if next_row else (y1 + 0.75 * gap, y1 + 0.25 * gap)
+        (x, y), (end, _) = place[first], place[last]
+        between = range(depth[first] + 1, depth[last])  # rows that the arrow passes
+        stops = [_beside([place[name][0] for name in rows[level]], x, end, width) for level in between]
+        y += high / 2
+        path = f"M{x:.0f} {y:.0f}"
+        for stop in [*stops, end]:
+            middle = y + gap / 2
+            path += f" C{x:.0f} {middle:.0f} {stop:.0f} {middle:.0f} {stop:.0f} {y + gap:.0f}"
+            x, y = stop, y + gap + high
+            path += f" V{y:.0f}"
+        path = path[: path.rindex(" V")]  # it ends where the last box begins
         parts.append(
-            f'<path d="M{x1:.0f} {y1:.0f} C{x1:.0f} {c1:.0f} {x2:.0f} {c2:.0f} {x2:.0f} {y2:.0f}"'
-            ' fill="none" stroke="currentColor" opacity="0.5" marker-end="url(#arrow)"/>'
+            f'<path d="{path}" fill="none" stroke="currentColor" opacity="0.5" marker-end="url(#arrow)"/>'
         )
     for name, (x, y) in place.items():
         chapter = chapters[name]
@@ -160,6 +166,13 @@ def drawing(chapters: dict[str, Chapter], address) -> str:
         + "".join(parts)
         + "</svg></div>"
     )
+
+
+def _beside(boxes: list[float], start: float, end: float, width: float) -> float:
+    """Where an arrow on its way from start to end passes a row: between two boxes, or beside them all."""
+    between = [(left + right) / 2 for left, right in itertools.pairwise(boxes)]
+    gaps = [boxes[0] - width / 2 - 8, *between, boxes[-1] + width / 2 + 8]
+    return min(gaps, key=lambda gap: abs(gap - start) + abs(gap - end))
 
 
 def last_change(name: str) -> str:
