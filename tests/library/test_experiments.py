@@ -19,7 +19,7 @@ from nteq.actions import on_images, orbit
 from nteq.datasets import experiment, fashion_mnist
 from nteq.gradient_flow import GradientFlow
 from nteq.groups import cyclic
-from nteq.networks import cnn
+from nteq.networks import cnn, gcnn
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -133,6 +133,31 @@ def test_the_group_convolutions_experiment_runs(tmp_path, refused):
     assert result["same"][0, 3] == 1  # the mirrors and turns are built in
     said = refused("group_convolutions", "--quick", "--train", 2001, "--out", tmp_path / "more.npz")
     assert "--train must be at most 2000, the images that ship, got 2001" in said
+
+
+@pytest.mark.slow
+def test_the_group_kernels_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
+    out = tmp_path / "group_kernels.npz"
+    done = command("group_kernels", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["parts"].tolist() == ["lifting", "group convolution 1", "readout", "ntk", "nngp"]
+    assert result["draws"].tolist() == [40, 20]
+    assert result["mean"].shape == result["error"].shape == (2, 5, 2, 2)
+    assert (result["error"] > 0).all()
+    # the shares of the weights, and of the biases, which are small
+    weights, whole = result["mean"][:, :3].sum(1), result["mean"][:, 3]
+    assert (weights[:, 0, 0] < whole[:, 0, 0]).all() and (weights[:, 0, 0] > 0.9 * whole[:, 0, 0]).all()
+    again = tmp_path / "again.npz"
+    folder = again.with_suffix(".run")
+    folder.mkdir()
+    np.save(folder / "2-1-0-0.npy", np.ones((2, 5, 2, 2)))
+    done = command("group_kernels", "--quick", "--out", again, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (np.load(again)["mean"][0] == 1 / 40).all()  # what was there is used
+    assert (np.load(again)["mean"][1] == result["mean"][1]).all()
+    said = refused("group_kernels", "--members", 100, "--out", tmp_path / "few.npz")
+    assert "--members must be at least 128, two at the largest width" in said
 
 
 @pytest.mark.slow
@@ -271,6 +296,7 @@ def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path
         ("ising", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
         ("cross_product", ["--group", "T"], "argument --group: invalid choice: 'T'"),
         ("group_convolutions", ["--kinds", "p6"], "argument --kinds: invalid choice: 'p6'"),
+        ("group_kernels", ["--layers", 0], "argument --layers: must be a whole number of at least 1"),
         ("fashion_mnist", ["--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
         ("fashion_mnist", ["--group", "D4"], "argument --group: invalid choice: 'D4'"),
         ("fashion_mnist", ["--test", 1798, "--train", 10], "--test must be at most 1797"),
@@ -349,6 +375,24 @@ def test_the_stored_group_convolutions_result_is_of_equal_networks_and_shows_wha
     assert (p4m == 1).all() and (p4m > p4).all() and (p4 > augmented).all() and (augmented > plain).all()
     # every symmetry that is known helps, with every training set
     assert (result["accuracy"][:, 2] > result["accuracy"][:, 0]).all()
+
+
+def test_the_stored_group_kernels_come_to_the_limit_like_one_over_the_width():
+    result = experiment("group_kernels")
+    x, m = np.asarray(result["x"], float), result["widths"]
+    limit = gcnn([1] * 3, padding="SAME", W_std=2**0.5, b_std=0.1).kernel(x, x)
+    parts = result["parts"].tolist()
+    for name, expected in [("ntk", limit.ntk), ("nngp", limit.nngp)]:
+        mean, error = (result[what][:, parts.index(name)] for what in ("mean", "error"))
+        z = (mean - expected) / error
+        assert np.abs(z[-1]).max() < 4
+        if name == "ntk":
+            assert z[0].min() > 20
+            bias = (mean / expected - 1).mean((1, 2))
+            assert abs(np.polyfit(np.log(m[:5]), np.log(bias[:5]), 1)[0] + 0.9) < 0.15
+    # the biases' share is what is left, and small
+    rest = result["mean"][:, parts.index("ntk")] - result["mean"][:, : parts.index("ntk")].sum(1)
+    assert (rest > 0).all() and rest.max() < 0.2 * np.asarray(limit.ntk).max()
 
 
 @pytest.mark.slow
