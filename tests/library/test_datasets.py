@@ -220,7 +220,8 @@ def test_bad_input_is_named(call, message):
 
 
 def test_the_results_of_all_experiments_ship_with_their_provenance():
-    for name in ("cross_product", "fashion_mnist", "group_convolutions", "group_kernels", "ising", "rotations"):
+    names = "cross_product", "fashion_mnist", "group_convolutions", "group_kernels", "ising", "rotations"
+    for name in names:
         made = experiment(name)["provenance"]
         assert made["command"] == f"python -m experiments.{name}" and made["versions"]["jax"]
 
