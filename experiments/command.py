@@ -98,9 +98,11 @@ def main(arguments: argparse.ArgumentParser, quick: dict, experiment: Callable) 
             )
         start = time.time()
         arrays = experiment(options, folder)
-        # where the result went is no part of how it was made, and would be a path of this machine
+        # where the result went is no part of how it was made, and would be a path of this machine; whether
+        # it was made in one go is said beside
         where = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         where.add_argument("--out")
+        where.add_argument("--resume", action="store_true")
         rest = where.parse_known_args(sys.argv[1:])[1]
         name = arguments.prog.split(".")[-1]
         provenance = {

@@ -209,8 +209,8 @@ def test_noise_is_uniform_and_uncorrelated():
         (lambda: noise(jax.random.key(0), 0), "n must be an integer"),
         (
             lambda: experiment("potts"),
-            "'potts' is none of cross_product, fashion_mnist, group_convolutions, group_kernels, ising, "
-            "pipelines, rotations",
+            "'potts' is none of comparison, cross_product, fashion_mnist, group_convolutions, group_kernels, "
+            "infinite_ensemble, ising, pipelines, rotations",
         ),
     ],
 )
@@ -220,7 +220,10 @@ def test_bad_input_is_named(call, message):
 
 
 def test_the_results_of_all_experiments_ship_with_their_provenance():
-    names = "cross_product", "fashion_mnist", "group_convolutions", "group_kernels", "ising", "rotations"
+    names = (
+        "comparison", "cross_product", "fashion_mnist", "group_convolutions", "group_kernels",
+        "infinite_ensemble", "ising", "rotations",
+    )  # fmt: skip
     for name in names:
         made = experiment(name)["provenance"]
         assert made["command"] == f"python -m experiments.{name}" and made["versions"]["jax"]
