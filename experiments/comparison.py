@@ -104,7 +104,7 @@ class Training:
 ONE = [32, 32, 32]
 WIDE = [94, 94, 94]
 CHOOSER, CHOSEN = [6, 8, 8], [27, 27, 27]
-P4 = {"p4": [6, 8, 16], "p4, as many parameters": [13, 16, 32], "p4, wide": [18, 24, 44]}
+P4 = {"p4": [6, 8, 16], "p4, more channels": [13, 16, 32], "p4, wide": [18, 24, 44]}
 
 TRAININGS = {
     "plain": Training(plain(ONE), filters(ONE), 8),
@@ -112,8 +112,8 @@ TRAININGS = {
     "p4": Training(built_in(P4["p4"]), filters(P4["p4"], 4), 8),
     "canonicalised": Training(plain(ONE), filters(ONE), 8, standing=True),
     "learned position": Training(canonicalised(CHOOSER, CHOSEN), 4 * filters(CHOOSER) + filters(CHOSEN), 8),
-    "p4, as many parameters": Training(
-        built_in(P4["p4, as many parameters"]), filters(P4["p4, as many parameters"], 4), 2, steps=1 / 4
+    "p4, more channels": Training(
+        built_in(P4["p4, more channels"]), filters(P4["p4, more channels"], 4), 2, steps=1 / 4
     ),
     "augmented, wide": Training(plain(WIDE), filters(WIDE), 2, augment=True),
     "augmented, long": Training(plain(ONE), filters(ONE), 2, steps=8, augment=True),
@@ -127,7 +127,7 @@ METHODS = {
     "p4": ("p4", 1, False),
     "canonicalised": ("canonicalised", 1, False),
     "learned position": ("learned position", 1, False),
-    "p4, as many parameters": ("p4, as many parameters", 1, False),
+    "p4, more channels": ("p4, more channels", 1, False),
     "plain, symmetrised": ("plain", 1, True),
     "augmented, symmetrised": ("augmented", 1, True),
     "augmented, wide": ("augmented, wide", 1, False),
