@@ -62,8 +62,9 @@ class _Pieces(NamedTuple):
 
 def pair_values(layers: Layers, W_std: Any, b_std: Any, x1: Array, x2: Array, wanted: Wanted) -> Any:
     """NNGP and NTK of the wanted pairs, zeros elsewhere, shape (2, n1, n2); of NumPy where they are known."""
-    W_std, b_std = (jnp.asarray(value, x1.dtype) for value in (W_std, b_std))
-    if not _checks.is_known(x1, x2, W_std, b_std):
+    known = _checks.is_known(x1, x2, W_std, b_std)
+    W_std, b_std = ((np if known else jnp).asarray(value, x1.dtype) for value in (W_std, b_std))
+    if not known:
         return _in_one_program(layers, W_std, b_std, x1, x2, wanted)
     device = next(iter(x1.devices()))
     images1, images2, wide = np.asarray(x1), np.asarray(x2), jnp.result_type(float) == np.float64
@@ -121,7 +122,8 @@ def _pieces(layers: Layers, shape: Any, dtype: Any, wanted: Wanted, platform: st
     if layers.pooled or pairs.shape[1] <= _FEW:
         # each lane sums over all pairs of pixels: what is done for its images alone is little
         if not layers.pooled:
-            size = -(-pairs.shape[1] // 16) * 16
+            vector = 64 // dtype.itemsize
+            size = -(-pairs.shape[1] // vector) * vector
         size = min(size, 4 if pairs.shape[1] <= 4 else size)
         places = pairs[0] * mask.shape[1] + pairs[1]
         filled = np.pad(pairs, ((0, 0), (0, -len(places) % size)), mode="edge").reshape(2, -1, size)

@@ -411,7 +411,8 @@ def _contract(apply: Callable[..., Array], params: Any, a: Array, b: Array) -> A
 
 
 def _batches(caller: str, x1: ArrayLike, x2: ArrayLike) -> tuple[Array, Array]:
-    x1, x2 = _checks.batch(caller, "x1", x1), _checks.batch(caller, "x2", x2)
+    same, x1 = x1 is x2, _checks.batch(caller, "x1", x1)
+    x2 = x1 if same else _checks.batch(caller, "x2", x2)
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(
             f"{caller}: x1 and x2 must have the same features, got shapes {x1.shape} and {x2.shape}."
