@@ -21,18 +21,15 @@ import numpy as np
 import optax
 
 from experiments import command
+from experiments.group_convolutions import LAYERS, SCALES, SIDE, parameters, prepared
 from experiments.infinite_ensemble import CLASSES, TURNS, averaged_kernels, mean_prediction
 from experiments.rotations import canonical
 from nteq.actions import orbit
 from nteq.datasets import fashion_mnist
-from nteq.ensembles import augment_by, init, run
+from nteq.ensembles import augment_by, run
 from nteq.networks import Network, cnn, gcnn
 
 AUGMENT = augment_by(TURNS)
-SIDE = 14
-# 14 → 6 → 4 → 2 pixels, with filters that land on the same ones from all sides
-LAYERS = dict(filter_sizes=[4, 3, 3], strides=[2, 1, 1])
-SCALES = dict(W_std=2**0.5, b_std=0.1, parameterization="standard", activation=jax.nn.leaky_relu)
 BINS = 15  # of the calibration error
 
 
@@ -81,12 +78,6 @@ def filters(channels: list[int], orientations: int = 1) -> int:
         total += pixels**2 * size**2 * lifted * before * orientations * after
         before = after
     return total + before * CLASSES
-
-
-def parameters(network: Network) -> int:
-    """How many numbers it learns."""
-    params = init(network, jax.random.key(0), 1, (SIDE, SIDE, 1))
-    return sum(a.size for a in jax.tree.leaves(params))
 
 
 @dataclass(frozen=True)
@@ -187,11 +178,6 @@ def adam(rate: float, steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(rate, steps))
 
 
-def small(images):
-    """At 14 × 14 pixels."""
-    return images.reshape(-1, SIDE, 2, SIDE, 2, 1).mean((2, 4))
-
-
 def answers(training, rate, key, x, y, asked, options, folder):
     """Probabilities of the networks of one training, shape (members, 4, n, 10)."""
     steps = max(1, round(training.steps * options.steps))
@@ -235,8 +221,7 @@ def experiment(options, folder):
     x, y, x_test, y_test = fashion_mnist(2000, options.test)
     if max(options.train) > len(x):
         raise ValueError(f"--train must be at most {len(x)}, the images that ship, got {max(options.train)}")
-    x, x_test = small(x), small(x_test)
-    x, x_test = (x - x.mean()) / x.std(), (x_test - x.mean()) / x.std()
+    x, x_test = prepared(x, x_test)
     asked, truth = orbit(TURNS, x_test), np.asarray(y_test)
     trainings = [name for name in TRAININGS if any(METHODS[m][0] == name for m in options.methods)]
     validation = tuned(options, trainings, x, y, folder)

@@ -11,17 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
 from experiments import command
 from nteq.actions import on_images, orbit
 from nteq.datasets import fashion_mnist
 from nteq.ensembles import augment_by, init, run
 from nteq.groups import dihedral
-from nteq.networks import cnn, gcnn
+from nteq.networks import Network, cnn, gcnn
 
 # 14 → 6 → 4 → 2 pixels, with filters that land on the same ones from all sides
-LAYERS = dict(filter_sizes=[4, 3, 3], strides=[2, 1, 1], outputs=10, activation=jax.nn.leaky_relu)
-SCALES = dict(W_std=2**0.5, b_std=0.1, parameterization="standard")
+SIDE = 14
+LAYERS = dict(filter_sizes=[4, 3, 3], strides=[2, 1, 1])
+SCALES = dict(W_std=2**0.5, b_std=0.1, parameterization="standard", activation=jax.nn.leaky_relu)
 KINDS = {  # the channels of all three layers, whether images are moved in training
     "plain": ([16, 16, 16], False),
     "augmented": ([16, 16, 16], True),
@@ -34,14 +36,21 @@ def network(kind: str):
     """One of the networks, which have about 5000 parameters each."""
     channels, _ = KINDS[kind]
     if kind in ("p4", "p4m"):
-        return gcnn(channels, **LAYERS, **SCALES, group=kind)
-    return cnn(channels, readout="average", **LAYERS, **SCALES)
+        return gcnn(channels, outputs=10, **LAYERS, **SCALES, group=kind)
+    return cnn(channels, readout="average", outputs=10, **LAYERS, **SCALES)
 
 
-def parameters(kind: str) -> int:
-    """How many numbers the network learns."""
-    params = init(network(kind), jax.random.key(0), 1, (14, 14, 1))
+def parameters(network: Network) -> int:
+    """How many numbers a network learns."""
+    params = init(network, jax.random.key(0), 1, (SIDE, SIDE, 1))
     return sum(a.size for a in jax.tree.leaves(params))
+
+
+def prepared(x: Array, x_test: Array) -> tuple[Array, Array]:
+    """Training and test images at 14 × 14 pixels, in units of the training images' deviation."""
+    x, x_test = (images.reshape(-1, SIDE, 2, SIDE, 2, 1).mean((2, 4)) for images in (x, x_test))
+    mean, deviation = x.mean(), x.std()
+    return (x - mean) / deviation, (x_test - mean) / deviation
 
 
 def positions(key, x, moves):
@@ -55,9 +64,7 @@ def experiment(options, folder):
     x, y, x_test, y_test = fashion_mnist(2000, options.test)
     if max(options.train) > len(x):
         raise ValueError(f"--train must be at most {len(x)}, the images that ship, got {max(options.train)}")
-    x, x_test = (images.reshape(-1, 14, 2, 14, 2, 1).mean((2, 4)) for images in (x, x_test))
-    mean, deviation = x.mean(), x.std()
-    x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
+    x, x_test = prepared(x, x_test)
     moves = on_images(dihedral(4))
     asked = orbit(moves, x_test)
     shape = len(options.steps), len(options.kinds), len(options.train), options.draws, options.members
@@ -75,7 +82,7 @@ def experiment(options, folder):
                 for i, kind in enumerate(options.kinds):
                     logits = run(
                         network(kind), jax.random.fold_in(key, 2), options.members, shown, y[rows],
-                        asked.reshape(-1, 14, 14, 1), steps, loss="cross-entropy", optimizer=optimizer,
+                        asked.reshape(-1, SIDE, SIDE, 1), steps, loss="cross-entropy", optimizer=optimizer,
                         batch_size=min(32, n), augment=augment_by(moves) if KINDS[kind][1] else None,
                         folder=folder / f"{kind}-{n}-{steps}-{draw}", resume=True, progress=False,
                     )  # fmt: skip
@@ -84,7 +91,7 @@ def experiment(options, folder):
                     found["same"][s, i, j, draw] = (classes == classes[:, :1]).all(1).mean(1)
     return {
         "kinds": options.kinds,
-        "parameters": [parameters(kind) for kind in options.kinds],
+        "parameters": [parameters(network(kind)) for kind in options.kinds],
         "train": options.train,
         "steps": options.steps,
         # (steps, kinds, sizes, training sets, networks): the share of right answers on the orbits of test

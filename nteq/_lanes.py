@@ -5,10 +5,9 @@ Outside of a trace each core takes pieces of its own; inside, one program takes 
 
 from __future__ import annotations
 
-import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +84,7 @@ def pair_values(layers: Layers, W_std: Any, b_std: Any, x1: Array, x2: Array, wa
     return matrix.reshape(2, *wanted.shape)
 
 
-@functools.cache
+@cache
 def _threads(process: int, count: int) -> ThreadPoolExecutor:
     """Threads that stay, since a new one has to get its memory anew; a forked process needs its own."""
     return ThreadPoolExecutor(count)
@@ -115,16 +114,18 @@ def _in_one_program(
 def _pieces(layers: Layers, shape: Any, dtype: Any, wanted: Wanted, platform: str) -> _Pieces:
     mask = wanted.mask()
     bytes_of_lane = bytes_of_a_lane(layers, shape, dtype.itemsize)
-    size = _lanes(layers, shape, dtype, platform)
+    pairs = np.argwhere(mask).T
+    if pairs.shape[1] <= 4:
+        size = 4
+    elif layers.pooled:
+        size = _lanes(layers, shape, dtype, platform)
+    else:
+        vector = 64 // dtype.itemsize
+        size = -(-min(pairs.shape[1], _FEW) // vector) * vector
     while size > 1 and size * bytes_of_lane > MEMORY:
         size //= 2
-    pairs = np.argwhere(mask).T
     if layers.pooled or pairs.shape[1] <= _FEW:
         # each lane sums over all pairs of pixels: what is done for its images alone is little
-        if not layers.pooled:
-            vector = 64 // dtype.itemsize
-            size = -(-pairs.shape[1] // vector) * vector
-        size = min(size, 4 if pairs.shape[1] <= 4 else size)
         places = pairs[0] * mask.shape[1] + pairs[1]
         filled = np.pad(pairs, ((0, 0), (0, -len(places) % size)), mode="edge").reshape(2, -1, size)
         return _Pieces(filled[0], filled[1], np.arange(len(places)), places)
