@@ -38,9 +38,9 @@ RUNS, TIME, W_STD, B_STD = 3, 50.0, 1.5, 0.1
 SIZES = [2, 4, 8, 16, 32, 64]
 CONVOLUTIONS = """## Kernels of convolutional networks
 
-Three layers of 3 × 3 filters, ReLU, padded with zeros; the Gram matrix of n images. Medians of wall and of
-processor time in milliseconds. Beside the time for each pair of pixels and layer stands what the machine
-takes for the bare products and one nonlinearity."""
+Three layers of 3 × 3 filters, ReLU, padded with zeros; the Gram matrix of n images. Medians in
+milliseconds, wall / processor time. Beside the nanoseconds of the processor for each pair of pixels and
+layer stands what the machine takes for the bare products and one nonlinearity."""
 TRAINING = """## Training ensembles
 
 Networks with two hidden layers learn the energy of 256 Ising lattices, full batch, float32. The table has
@@ -251,14 +251,14 @@ def convolutions_table(results):
     """Milliseconds, ratios and nanoseconds as a Markdown table, and what else was measured."""
     made = results["convolutions"]
     lines = [
-        "| kernel | nteq wall | processor | neural-tangents wall | processor | ratio wall | processor "
-        "| ns (bare) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| kernel | nteq | neural-tangents | ratio | ns (bare) |",
+        "|---|---|---|---|---|",
     ]
     for r in made["rows"]:
-        times = [r[f"{side} {of}"] for side in ("ours", "theirs") for of in ("wall", "processor")]
-        cells = [f"{1e3 * t:.3g}" for t in times]
-        cells += [f"{times[2] / times[0]:.1f}", f"{times[3] / times[1]:.1f}"]
+        times = [[1e3 * r[f"{side} {of}"] for of in ("wall", "processor")] for side in ("ours", "theirs")]
+        ratios = [theirs / ours for ours, theirs in zip(*times, strict=True)]
+        cells = [" / ".join(f"{t:.0f}" if t >= 10 else f"{t:.1f}" for t in pair) for pair in times]
+        cells += [" / ".join(f"{ratio:.1f}" for ratio in ratios)]
         cells += [f"{r['ns']:.1f} ({r['limit']:.1f})" if "ns" in r else ""]
         lines.append(f"| {r['name']} | {' | '.join(cells)} |")
     one, all_cores = made["cores"]

@@ -68,5 +68,5 @@ def test_kernels_of_convolutional_networks_are_compared_in_ratios_and_nanosecond
     made |= {"theirs processor": 1e-2, "ns": 5.0, "limit": 2.0}
     others = {"cores": [2.0, 1.0], "peak": {"16": 1e6}, "compilation": 1.5, "growth": {"1": 1.0, "4": 4.0}}
     table = bench.convolutions_table({"convolutions": {"rows": [made], **others}})
-    assert "| k | 1 | 2 | 8 | 10 | 8.0 | 5.0 | 5.0 (2.0) |" in table
+    assert "| k | 1.0 / 2.0 | 8.0 / 10 | 8.0 / 5.0 | 5.0 (2.0) |" in table
     assert "2.0 times as fast as one" in table and "power 1.0 of" in table and "1 MB for 16 images" in table

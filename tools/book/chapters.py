@@ -160,7 +160,8 @@ def drawing(chapters: dict[str, Chapter], address) -> str:
     height = (1 + max(depth.values())) * (high + gap) - gap + 8
     return (
         '<div class="chapter-map" tabindex="0" role="group" aria-label="Map of the chapters: an arrow leads '
-        f'from a chapter to those that build on it"><svg viewBox="0 0 {across} {height}" width="{across}">'
+        f'from a chapter to those that build on it"><svg viewBox="0 0 {across} {height}" '
+        f'style="width:100%;min-width:{0.7 * across:.0f}px;max-width:{across}px">'
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
         'orient="auto"><path d="M0 0 L8 4 L0 8 z" fill="currentColor"/></marker></defs>'
         + "".join(parts)
