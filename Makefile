@@ -45,8 +45,7 @@ test-slow: .venv/ready  ## the tests marked slow
 test-faults: .venv/ready  ## long runs killed at random moments, on a full disk, in a read-only folder
 	$(PY) -m pytest -q -m faults -s
 
-test-browser: .venvs/browser/ready  ## the built book in Chromium: offline, formulas, sliders, phone, accessibility
-	@test -f _build/html/index.html || { echo "No book here yet: run make book first."; exit 1; }
+test-browser: .venvs/browser/ready slides  ## the built book and its slides in Chromium: offline, formulas, sliders, phone, accessibility
 	.venvs/browser/bin/python -m pytest -q --override-ini addopts= --override-ini filterwarnings= -n 2 --dist loadscope tests/browser
 
 test-colab: .venv/ready  ## every chapter in an environment like Colab's, Python 3.12 and 3.13, half an hour

@@ -1,11 +1,7 @@
-"""The deck that make slides writes."""
+"""The deck that `make slides` writes."""
 
 import pytest
 from test_pages import TYPESET, open_page
-
-from conftest import BOOK
-
-pytestmark = pytest.mark.skipif(not (BOOK / "slides").exists(), reason="no slides here: run make slides")
 
 
 @pytest.fixture(scope="module")
