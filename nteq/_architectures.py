@@ -68,6 +68,12 @@ class Limit:
     def __call__(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
         return _limit(self.architecture)(x1, x2)
 
+    def __getattr__(self, name: str) -> Any:
+        """The ways of the kernel that has some, to sum over a group and to compute half of a matrix."""
+        if name not in ("orbit_sums", "symmetric_matrix"):
+            raise AttributeError(f"a limit has no attribute {name!r}")
+        return getattr(_limit(self.architecture), name)
+
 
 @functools.cache
 def _limit(architecture: Architecture) -> Kernel:

@@ -23,6 +23,7 @@ from numpy.polynomial import chebyshev
 from nteq._closed_forms import _exponent, _power
 from nteq._products import matmul
 
+_VECTOR = 16  # lanes that a processor's loops need at least to be fast
 _CHANNELS = 4  # of the images that are multiplied in one go
 _LARGEST = 2**31  # bytes of a single pair, above which it is refused
 
@@ -190,24 +191,57 @@ def entries_of_a_lane(layers: Layers, shape: Sequence[int]) -> int:
 
 
 def lane_values(layers: Layers, x1: Array, x2: Array, W_std: Array, b_std: Array) -> tuple[Array, Array]:
-    """NNGP and NTK of pairs of images.
+    """NNGP and NTK of pairs of images, x1 and x2 of shape (lanes, height, width, channels)."""
+    axes = _axis(x1.shape[1], layers), _axis(x1.shape[2], layers)
+    side1, side2 = (_side(layers, axes, images, W_std, b_std) for images in (x1, x2))
+    return _readout(axes, side1, side2, _pooled_total(layers, axes, side1, side2, W_std), W_std)
 
-    The lanes of x1 and x2, shape (*lanes, height, width, channels), are broadcast against each other: two
-    lists of images give their pairs one by one, (b1, 1) and (1, b2) all pairs of two batches.
+
+def block_values(layers: Layers, x1: Array, x2: Array, W_std: Array, b_std: Array) -> tuple[Array, Array]:
+    """NNGP and NTK, flattened, of all images of x1 with all of x2, (n1, n2).
+
+    A step takes one image of x1, or some where x2 alone would not fill the vectors of a processor.
     """
-    y, x = (_axis(n, layers) for n in x1.shape[-3:-1])
-    side1, side2 = (_side(layers, (y, x), images, W_std, b_std) for images in (x1, x2))
-    total = _total(layers, (y, x), side1, side2, W_std)
-    pixels = y.lengths[-1] * x.lengths[-1]
-    nngp, ntk = W_std**2 / (pixels**2 if layers.pooled else pixels) * total
+    n1, n2 = len(x1), len(x2)
+    axes = _axis(x1.shape[1], layers), _axis(x1.shape[2], layers)
+    side1, side2 = (_side(layers, axes, images, W_std, b_std) for images in (x1, x2))
+    some = math.gcd(n1, max(1, _VECTOR // n2))
+    side2 = jax.tree.map(lambda a: jnp.concatenate([a] * some, axis=-1), side2)
+    first = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(*a.shape[:-1], -1, some), -2, 0), side1)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def step(which: Array) -> tuple[Array, Array]:
+        spread = lambda a: a[which] if some == 1 else jnp.repeat(a[which], n2, axis=-1)
+        one = _stored(which, lambda: jax.tree.map(spread, first))
+        return _readout(axes, one, side2, _flattened_total(layers, axes, one, side2, W_std), W_std)
+
+    nngp, ntk = jax.lax.map(step, jnp.arange(n1 // some))
+    return nngp.reshape(n1, n2), ntk.reshape(n1, n2)
+
+
+def _readout(
+    axes: tuple[_Axis, _Axis], side1: _Side, side2: _Side, total: Array, W_std: Array
+) -> tuple[Array, Array]:
+    """NNGP and NTK of the answer, of the sums over pairs of pixels."""
+    places = math.prod(axis.lengths[-1] * axis.offsets for axis in axes)
+    nngp, ntk = W_std**2 / places * total
     nngp = nngp + side1.bias * side2.bias
     return nngp * side1.scale * side2.scale, (nngp + ntk) * side1.scale * side2.scale
+
+
+def _stored(index: Array, make: Callable[[], Any]) -> Any:
+    """The same arrays, stored: XLA would cut and place them for each number of the nonlinearity anew.
+
+    It stores what a branch returns. The other one is never taken, which it does not know.
+    """
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(make))
+    return jax.lax.cond(index >= 0, make, lambda: zeros)
 
 
 class _Side(NamedTuple):
     """What has to be known of the images of one side, in units of their own.
 
-    Levels are arrays of shape (rows, columns, *lanes), or (columns, rows, *lanes) after an odd number of
+    Levels are arrays of shape (rows, columns, lanes), or (columns, rows, lanes) after an odd number of
     layers.
     """
 
@@ -218,8 +252,8 @@ class _Side(NamedTuple):
 
 
 def _side(layers: Layers, axes: tuple[_Axis, _Axis], images: Array, W_std: Array, b_std: Array) -> _Side:
-    pixels = jnp.moveaxis(images, (-3, -2, -1), (1, 2, 0))  # (channels, rows, columns, *lanes)
-    scale, bias = (jnp.full(pixels.shape[3:], value, images.dtype) for value in (1.0, b_std))
+    pixels = jnp.transpose(images, (3, 1, 2, 0))
+    scale, bias = (jnp.full(images.shape[:1], value, images.dtype) for value in (1.0, b_std))
     relu = layers.activation == "relu"
     if relu:  # is homogeneous: in units in which no square over- or underflows
         info = jnp.finfo(images.dtype)
@@ -275,77 +309,108 @@ def _root(square: Array) -> tuple[Array, Array]:
     return jnp.where(zero, 0, root), jnp.where(zero, 0, 1 / root)
 
 
-def _total(layers: Layers, axes: tuple[_Axis, _Axis], side1: _Side, side2: _Side, W_std: Array) -> Array:
-    """The sums of both over all pairs of pixels after the last nonlinearity, (2, *lanes)."""
-    y, x = axes
-    levels1, levels2 = ([(side.pixels,), *side.levels] for side in (side1, side2))
-    dtype, bias = side1.pixels.dtype, (side1.bias * side2.bias)[None, None]
+def _layers(layers: Layers, one: _Side, two: _Side, sums: Sequence[tuple[Array, Array]]) -> Array:
+    """The sums of both over all pairs of pixels after the last nonlinearity, (2, *lanes).
+
+    `sums` are the matrices of the rows and columns of each layer, the factor on the first.
+    """
     nonlinearity: Callable[..., tuple[Array, Array]] = {"relu": _relu, "erf": _erf}[layers.activation]
-    doubled = [
-        tuple(jnp.concatenate([jnp.concatenate([a, a], axis=i)] * 2, axis=i + 1) for a in level)
-        for level, i in zip(levels2, [1] + [0] * len(layers.sizes), strict=True)
-    ]
+    bias = (one.bias * two.bias)[None, None]
+    channels, dtype = one.pixels.shape[0], one.pixels.dtype
+    state = _products(one.pixels, two.pixels) / channels
+    lanes = state.shape[2:]
+    for layer, size in enumerate(layers.sizes):
+        # the axis that comes first changes from layer to layer: a product leaves it where it was
+        for matrix in sums[layer] if layer % 2 == 0 else sums[layer][::-1]:
+            state = jnp.swapaxes(_apply(matrix, state), 0, 1)
+        state = jnp.swapaxes(state, 0, 1).reshape(*state.shape[1::-1], -1, *lanes)
+        nngp = state[:, :, 0] + bias
+        ntk = nngp if layer == 0 else state[:, :, 1] + nngp
+        few = _rounding(dtype, size, channels if layer == 0 else 1)
+        # one array for both: XLA computes them in one go, and multiplies them in one go
+        state = jnp.stack(nonlinearity(nngp, ntk, one.levels[layer], two.levels[layer], few), axis=2)
+    state = state.reshape(state.shape[0] * state.shape[1], -1)
+    return matmul(jnp.ones((1, state.shape[0]), dtype), state).reshape(2, *lanes)
 
-    def place(level: int, which: int) -> int:
-        """The position of rows (0) or columns (1) in the arrays of a level."""
-        return which + 1 if level == 0 else (which + level) % 2
 
-    def spread(levels: Any, which: int, offset: Any) -> Any:
+def _flattened_total(
+    layers: Layers, axes: tuple[_Axis, _Axis], side1: _Side, side2: _Side, W_std: Array
+) -> Array:
+    """The sums over all pairs of equal pixels."""
+    dtype = side1.pixels.dtype
+    sums = []
+    for layer, size in enumerate(layers.sizes):
+        rows, columns = (jnp.asarray(axis.sums(layer).first.astype(dtype)) for axis in axes)
+        sums.append((W_std**2 / size**2 * rows, columns))
+    return _layers(layers, side1, side2, sums)
+
+
+def _pooled_total(
+    layers: Layers, axes: tuple[_Axis, _Axis], side1: _Side, side2: _Side, W_std: Array
+) -> Array:
+    """The sums over all pairs of pixels."""
+    y, x = axes
+    dtype = side1.pixels.dtype
+
+    def twice(a: Array, axis: int) -> Array:
+        return jnp.concatenate([jnp.concatenate([a, a], axis)] * 2, axis + 1)
+
+    doubled = side2._replace(
+        pixels=twice(side2.pixels, 1), levels=[tuple(twice(a, 0) for a in level) for level in side2.levels]
+    )
+
+    def each(change: Callable[[Array, int, int], Array], side: _Side, which: int) -> _Side:
+        """Changes the arrays along rows (0) or columns (1): change(array, level, axis)."""
+        levels = [
+            tuple(change(a, level, (which + level) % 2) for a in arrays)
+            for level, arrays in enumerate(side.levels, 1)
+        ]
+        return side._replace(pixels=change(side.pixels, 0, which + 1), levels=levels)
+
+    def spread(side: _Side, which: int, offset: Any) -> _Side:
         """Of the first side, the pixel p of each pair, along one axis."""
         along = axes[which]
-        if along.offsets == 1:
-            return levels
 
-        def one(a: Array, level: int) -> Array:
-            halo, axis = along.halos[level], place(level, which)
+        def one(a: Array, level: int, axis: int) -> Array:
+            halo = along.halos[level]
             if halo == 0:
                 return a
             index = jnp.arange(along.widths[level]).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
             ahead = index < along.seam(level, offset)
             return jnp.where(ahead, _pad(a, axis, 0, halo), _pad(a, axis, halo, 0))
 
-        return [tuple(one(a, level) for a in arrays) for level, arrays in enumerate(levels)]
+        return side if along.offsets == 1 else each(one, side, which)
 
-    def window(levels: Any, which: int, offset: Any) -> Any:
+    def window(side: _Side, which: int, offset: Any) -> _Side:
         """Of the second side, the pixel q of each pair, along one axis."""
         along = axes[which]
 
-        def one(a: Array, level: int) -> Array:
-            start, width = along.steps[level] * offset, along.widths[level]
-            return jax.lax.dynamic_slice_in_dim(a, start, width, place(level, which))
+        def one(a: Array, level: int, axis: int) -> Array:
+            return jax.lax.dynamic_slice_in_dim(a, along.steps[level] * offset, along.widths[level], axis)
 
-        return [tuple(one(a, level) for a in arrays) for level, arrays in enumerate(levels)]
+        return each(one, side, which)
 
     def some_columns(total: Array, offset: Array, rows1: Any, rows2: Any, row_sums: Any) -> Array:
-        one, two = spread(rows1, 1, offset), window(rows2, 1, offset)
-        state = _products(one[0][0], two[0][0]) / side1.pixels.shape[0]
-        lanes = state.shape[2:]
-        for layer, size in enumerate(layers.sizes):
-            # the factor on the small matrix
-            sums = W_std**2 / size**2 * row_sums[layer], x.matrix(layer, offset, dtype)
-            # the axis that comes first changes from layer to layer: a product leaves it where it was
-            for matrix in sums if layer % 2 == 0 else sums[::-1]:
-                state = jnp.swapaxes(_apply(matrix, state), 0, 1)
-            state = jnp.swapaxes(state, 0, 1).reshape(*state.shape[1::-1], -1, *lanes)
-            nngp = state[:, :, 0] + bias
-            ntk = nngp if layer == 0 else state[:, :, 1] + nngp
-            few = _rounding(dtype, size, side1.pixels.shape[0] if layer == 0 else 1)
-            # one array for both: XLA computes them in one go, and multiplies them in one go
-            state = jnp.stack(nonlinearity(nngp, ntk, one[layer + 1], two[layer + 1], few), axis=2)
-        state = state.reshape(state.shape[0] * state.shape[1], -1)
-        return total + matmul(jnp.ones((1, state.shape[0]), dtype), state).reshape(2, *lanes)
+        def sides() -> tuple[_Side, _Side]:
+            return spread(rows1, 1, offset), window(rows2, 1, offset)
+
+        one, two = _stored(offset, sides) if max(x.halos) else sides()
+        sums = [(rows, x.matrix(layer, offset, dtype)) for layer, rows in enumerate(row_sums)]
+        return total + _layers(layers, one, two, sums)
 
     def some_rows(total: Array, offset: Array) -> tuple[Array, None]:
-        rows1, rows2 = spread(levels1, 0, offset), window(doubled, 0, offset)
-        row_sums = [y.matrix(layer, offset, dtype) for layer in range(len(layers.sizes))]
+        rows1, rows2 = spread(side1, 0, offset), window(doubled, 0, offset)
+        row_sums = [
+            W_std**2 / size**2 * y.matrix(layer, offset, dtype) for layer, size in enumerate(layers.sizes)
+        ]
         # backwards, a step is computed again: what a derivative keeps of all offsets would not fit
         step = jax.checkpoint(some_columns, prevent_cse=False)
         loop = lambda total, column: (step(total, column, rows1, rows2, row_sums), None)
         return jax.lax.scan(loop, total, jnp.arange(x.offsets))[0], None
 
-    lanes = jnp.broadcast_shapes(side1.bias.shape, side2.bias.shape)
     rows = jax.checkpoint(some_rows, prevent_cse=False)
-    return jax.lax.scan(rows, jnp.zeros((2, *lanes), dtype), jnp.arange(y.offsets))[0]
+    start = jnp.zeros((2, *side1.bias.shape), dtype)
+    return jax.lax.scan(rows, start, jnp.arange(y.offsets))[0]
 
 
 def _products(a: Array, b: Array) -> Array:

@@ -16,12 +16,10 @@ import numpy as np
 from jax import Array
 
 from nteq import _checks
-from nteq._convolutions import Layers, bytes_of_a_lane, entries_of_a_lane, lane_values
+from nteq._convolutions import Layers, block_values, bytes_of_a_lane, entries_of_a_lane, lane_values
 
 _CACHE = 2**16  # bytes of the arrays that a step goes through, on a CPU
 MEMORY = 2**28  # bytes of a piece
-_FEW = 64  # pairs, for which sharing does not pay
-_SIDE = 16  # images of each batch in a piece, where all pairs of pixels are not needed
 
 
 class Wanted(NamedTuple):
@@ -51,7 +49,7 @@ def all_pairs(n1: int, n2: int) -> Wanted:
 
 
 class _Pieces(NamedTuple):
-    """Which images go into each piece, (pieces, *lanes), and which of its values go where in the matrix."""
+    """Which images go into each piece, (pieces, images), and which of its values go where in the matrix."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -92,7 +90,8 @@ def _threads(process: int, count: int) -> ThreadPoolExecutor:
 
 @partial(jax.jit, static_argnames="layers")
 def _piece(layers: Layers, W_std: Array, b_std: Array, x1: Array, x2: Array) -> Array:
-    return jnp.stack(lane_values(layers, x1, x2, W_std, b_std))
+    values = lane_values if layers.pooled else block_values
+    return jnp.stack(values(layers, x1, x2, W_std, b_std))
 
 
 @partial(jax.jit, static_argnames=("layers", "wanted"))
@@ -114,37 +113,34 @@ def _in_one_program(
 def _pieces(layers: Layers, shape: Any, dtype: Any, wanted: Wanted, platform: str) -> _Pieces:
     mask = wanted.mask()
     bytes_of_lane = bytes_of_a_lane(layers, shape, dtype.itemsize)
-    pairs = np.argwhere(mask).T
-    if pairs.shape[1] <= 4:
-        size = 4
-    elif layers.pooled:
-        size = _lanes(layers, shape, dtype, platform)
-    else:
-        vector = 64 // dtype.itemsize
-        size = -(-min(pairs.shape[1], _FEW) // vector) * vector
-    while size > 1 and size * bytes_of_lane > MEMORY:
-        size //= 2
-    if layers.pooled or pairs.shape[1] <= _FEW:
-        # each lane sums over all pairs of pixels: what is done for its images alone is little
-        places = pairs[0] * mask.shape[1] + pairs[1]
-        filled = np.pad(pairs, ((0, 0), (0, -len(places) % size)), mode="edge").reshape(2, -1, size)
-        return _Pieces(filled[0], filled[1], np.arange(len(places)), places)
-    # all pairs of a few and a few images, since those share what is done for one image
-    side = _SIDE
-    while side > 1 and side**2 * bytes_of_lane > MEMORY:
-        side //= 2
-    starts = [np.arange(0, n, side) for n in mask.shape]
-    blocks = [(i, j) for i in starts[0] for j in starts[1] if mask[i : i + side, j : j + side].any()]
-    rows, columns = np.array(blocks).T[:, :, None] + np.arange(side)
-    rows, columns = rows[:, :, None], columns[:, None, :]
-    inside = (rows < mask.shape[0]) & (columns < mask.shape[1])
+    if layers.pooled:  # pair by pair: beside all pairs of pixels, what one image needs alone is little
+        pairs = np.argwhere(mask).T
+        size = 4 if pairs.shape[1] <= 4 else _lanes(layers, shape, dtype, platform)
+        while size > 1 and size * bytes_of_lane > MEMORY:
+            size //= 2
+        filled = np.pad(pairs, ((0, 0), (0, -pairs.shape[1] % size)), mode="edge").reshape(2, -1, size)
+        return _Pieces(filled[0], filled[1], np.arange(pairs.shape[1]), pairs[0] * mask.shape[1] + pairs[1])
+    # all pairs of some and some images, which share what is done for one; of few, a few pieces for the cores
+    sides = (16, 32) if min(mask.shape) >= 32 else (8, 8)
+    while max(sides) > 1 and sum(sides) * bytes_of_lane > MEMORY:
+        sides = (-(-sides[0] // 2), -(-sides[1] // 2))
+    starts = [range(0, n, side) for n, side in zip(mask.shape, sides, strict=True)]
+    corners = [(i, j) for i in starts[0] for j in starts[1] if mask[i : i + sides[0], j : j + sides[1]].any()]
+    rows, columns = (i[:, None] + np.arange(n) for i, n in zip(np.array(corners).T, sides, strict=True))
+    inside = (rows < mask.shape[0])[:, :, None] & (columns < mask.shape[1])[:, None, :]
     rows, columns = (np.minimum(a, n - 1) for a, n in zip((rows, columns), mask.shape, strict=True))
-    kept = np.flatnonzero(inside & mask[rows, columns])
-    return _Pieces(rows, columns, kept, (rows * mask.shape[1] + columns).reshape(-1)[kept])
+    places = rows[:, :, None] * mask.shape[1] + columns[:, None, :]
+    kept = np.flatnonzero(inside & mask.reshape(-1)[places])
+    return _Pieces(rows, columns, kept, places.reshape(-1)[kept])
 
 
 def _lanes(layers: Layers, shape: Any, dtype: Any, platform: str) -> int:
     """How many pairs go together: a power of two, whose arrays stay in the cache."""
     room = (_CACHE if platform == "cpu" else MEMORY) // (entries_of_a_lane(layers, shape) * dtype.itemsize)
     least = 128 // dtype.itemsize  # two vectors
-    return min(max(least, 1 << max(room, 1).bit_length() - 1), 4096 if platform != "cpu" else 64)
+    return min(max(least, _power_of_two(room)), 4096 if platform != "cpu" else 64)
+
+
+def _power_of_two(n: int) -> int:
+    """The largest one up to n, or 1."""
+    return 1 << max(n, 1).bit_length() - 1

@@ -339,6 +339,13 @@ class GradientFlow:
         parts = list(self._rows(x1, x2))
         return parts[0] if len(parts) == 1 else Kernels(*map(jnp.concatenate, zip(*parts, strict=True)))
 
+    def _kappa(self, u: int) -> Kernels:
+        """k(x, ρ(u)x), a symmetric matrix if u is its own inverse, of which some kernels compute half."""
+        image = self._image(self.x, u)
+        if self.action.group.inverses[u] == u and hasattr(self.kernel, "symmetric_matrix"):
+            return self.kernel.symmetric_matrix(self.x, image)
+        return self._joined_rows(self.x, image)
+
     def _diagonal(self, x1: Array, x2: Array) -> Array:
         """K(x1, x2) of inputs at the same place."""
         starts = range(0, x1.shape[0], _SQUARE)
@@ -354,7 +361,7 @@ class GradientFlow:
             v = int(group.inverses[u])
             if v < u:
                 continue
-            whole = kept.get(u) or self._joined_rows(self.x, self._image(self.x, u))
+            whole = kept.get(u) or self._kappa(u)
             if (self._order + 1) * n * n * whole.ntk.itemsize <= _KEPT and _checks.is_known(whole):
                 kept[u] = whole
             if u == group.identity:

@@ -195,11 +195,15 @@ class _CNNKernel:
     layers: Layers = field(metadata={"static": True})
 
     def __call__(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
-        same = x1 is x2
+        if x1 is x2:
+            return self.symmetric_matrix(x1, x2)
         x1, x2 = self._images(x1, x2)
-        wanted = _lanes.upper(len(x1)) if same else _lanes.all_pairs(len(x1), len(x2))
-        values = self._values(x1, x2, wanted)
-        return _known_kernels(_mirrored(values) if same else values)
+        return _known_kernels(self._values(x1, x2, _lanes.all_pairs(len(x1), len(x2))))
+
+    def symmetric_matrix(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
+        """k(x1, x2) where it is known to be a symmetric matrix, from its upper half."""
+        x1, x2 = self._images(x1, x2)
+        return _known_kernels(_mirrored(self._values(x1, x2, _lanes.upper(len(x1)))))
 
     def orbit_sums(self, x1: ArrayLike, x2: ArrayLike, action: Any, weights: Any, symmetric: bool) -> Kernels:
         r"""$\sum_g w(g)\, k(x_1, \rho(g)x_2)$ of NNGP and NTK, (n1, n2, ...) for weights (|G|, ...).

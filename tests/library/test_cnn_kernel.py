@@ -11,12 +11,13 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from nteq import _convolutions, _lanes
-from nteq.actions import Action, on_images
+from nteq.actions import Action, on_images, orbit
 from nteq.averages import invariance_defect, orbit_average
 from nteq.compat import stax
+from nteq.gradient_flow import GradientFlow
 from nteq.groups import cyclic, dihedral, direct_product
 from nteq.kernels import Kernels, cnn_kernel, empirical_ntk, from_stax
-from nteq.networks import cnn, gcnn
+from nteq.networks import cnn, gcnn, mlp
 
 rng = np.random.default_rng(0)
 
@@ -253,9 +254,11 @@ def test_pieces_of_any_size_give_the_same_and_hold_no_more_than_they_may(readout
         monkeypatch.setattr(_lanes, "MEMORY", room)
         for n in (18, 6):  # many pairs, and few
             pieces = _lanes._pieces(kernel.layers, x1.shape[1:], x1.dtype, _lanes.all_pairs(7, n), "cpu")
-            lanes = np.broadcast_shapes(pieces.rows.shape[1:], pieces.columns.shape[1:])
-            assert np.prod(lanes) * lane <= max(room, lane)
-            assert len(pieces.rows) > 1
+            images = pieces.rows.shape[1] + pieces.columns.shape[1]
+            # pooled, a lane is a pair; flattened, the images of both sides are kept
+            held, least = (images / 2, 1) if readout == "average" else (images, 2)
+            assert held * lane <= max(room, least * lane)
+            assert len(pieces.rows) > 1 or room == 30 * lane
             assert apart(kernel(x1, x2[:n]), Kernels(*(k[:, :n] for k in whole))) < 1e-14
     monkeypatch.undo()
     one_by_one = [[kernel(a[None], b[None]) for b in x2[:3]] for a in x1[:3]]
@@ -276,6 +279,9 @@ def test_other_numbers_of_images_and_other_deviations_compile_nothing(readout, c
     before = _lanes._piece._cache_size()
     cnn_kernel(*arguments)(x[:31], x)
     assert _lanes._piece._cache_size() == before, layers
+    cnn_kernel(*arguments)(x[:35], x[:33])  # flattened, many have a program of their own
+    cnn_kernel(*arguments)(x, x)
+    assert _lanes._piece._cache_size() == before + (readout == "flatten"), layers
 
 
 def test_threads_keep_the_precision_that_is_set_where_the_kernel_is_called():
@@ -328,6 +334,51 @@ def test_the_orbit_average_is_the_plain_sum_and_half_of_it_is_enough(action, sha
             expected = [total / action.group.order for total in plain_sum(x1, x2)]
             assert apart(average(x1, x2), expected) < 1e-13
         np.testing.assert_allclose(jax.jit(average)(x, x).ntk, average(x, x).ntk, rtol=1e-12)
+
+
+@pytest.fixture()
+def asked(monkeypatch):
+    """How many pairs of images each piece of work was asked for."""
+    counts, compute = [], _lanes.pair_values
+
+    def counting(*arguments):
+        counts.append(int(arguments[-1].mask().sum()))
+        return compute(*arguments)
+
+    monkeypatch.setattr(_lanes, "pair_values", counting)
+    return counts
+
+
+@pytest.mark.parametrize("of_network", [True, False])
+def test_each_pair_of_a_group_is_computed_once_for_the_kernel_of_a_network_too(of_network, asked):
+    x, square = rng.normal(size=(4, 6, 6, 1)), on_images(dihedral(4))
+    kernel = cnn([2], 3, W_std=1.3).kernel if of_network else cnn_kernel([3], W_std=1.3)
+    orbit_average(kernel, square, check=False)(x, x[:3])
+    assert asked == [8 * 4 * 3]
+    asked.clear()
+    average = orbit_average(kernel, square)
+    whole = average(x, x.copy())
+    asked.clear()
+    half = average(x, x)
+    # six elements are their own inverses, and one of two turns is enough; what comes before is the check
+    assert asked[-1] == 6 * 10 + 16
+    assert apart(half, whole) < 1e-13
+    asked.clear()
+    flow = GradientFlow.augmented(kernel, x, np.ones(4), square, check=False)
+    assert sorted(asked) == [10] * 6 + [16]
+    plain = GradientFlow(lambda a, b: kernel(a, b), *written_out(x, np.ones(4), square))
+    np.testing.assert_allclose(flow.mean(x + 0.1, 3.0), plain.mean(x + 0.1, 3.0), rtol=1e-9)
+
+
+def written_out(x, y, action):
+    return orbit(action, x).reshape(-1, *x.shape[1:]), np.tile(y, action.group.order)
+
+
+def test_only_kernels_that_have_a_way_of_their_own_are_asked_for_it():
+    assert not hasattr(mlp(2, 1).kernel, "orbit_sums")
+    assert hasattr(pickle.loads(pickle.dumps(cnn([2]).kernel)), "orbit_sums")
+    with pytest.raises(AttributeError, match="a limit has no attribute 'widths'"):
+        cnn([2]).kernel.widths
 
 
 def test_the_orbit_average_of_a_kernel_without_the_symmetry_stays_the_plain_sum():
