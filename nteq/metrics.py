@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from nteq._products import einsum
 __all__ = [
     "MembersNeeded",
     "SymmetryTest",
+    "equivariance_defect",
     "equivariance_error",
     "members_needed",
     "orbit_same_prediction",
@@ -161,6 +162,62 @@ def _equivariance_error(f: Array, inverse: Array | None) -> tuple[Array, Array]:
     f = f if inverse is None else _moved_back(inverse, f)
     size = (f**2).sum(-1).mean(0)
     return jnp.sqrt(((f - f.mean(0, keepdims=True)) ** 2).sum(-1).mean(0) / size), (size == 0).any()
+
+
+def equivariance_defect(
+    f: Callable[[Any], Any],
+    x: Any,
+    move: Callable[[Any], Any],
+    move_output: Callable[[Any], Any] | None = None,
+) -> float:
+    r"""How far a function is from commuting with one transformation of its input, to rounding or not.
+
+    $$\max_i\ \frac{|f(\rho x) - \rho' f(x)|_i}{\max(|f(\rho x)|_i,\ |\rho' f(x)|_i)}$$
+
+    with the largest entry $|\cdot|_i$ of each array i that f returns. Zero for an equivariant function, at most 2;
+    dimensionless. Unlike `equivariance_error` it asks for no finite group and no orbit, so that it suits
+    rotations, boosts or unitary matrices, and inputs and outputs may be trees of arrays, complex ones too:
+    energies, forces and charges at once.
+
+    Args:
+        f: the function.
+        x: its input, an array or a pytree of arrays.
+        move: ρ, from an input to the transformed one.
+        move_output: ρ′, from an output to the transformed one. None for outputs that do not move.
+
+    Returns:
+        A number, the largest over the arrays of the output; of two arrays that are zero it is 0.
+
+    Raises:
+        ValueError: f(ρx) and ρ′f(x) differ in their structure or shapes, have no entries, have entries that
+            are not finite, or are traced.
+
+    >>> turn = lambda x: x @ jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+    >>> x = jnp.array([[3.0, 4.0], [1.0, 2.0]])
+    >>> equivariance_defect(lambda x: x * (x**2).sum(1, keepdims=True), x, turn, turn)
+    0.0
+    >>> round(equivariance_defect(lambda x: x.sum(1), x, turn), 3)
+    1.143
+    """
+    moved, still = f(move(x)), f(x)
+    expected = still if move_output is None else move_output(still)
+    if not _checks.is_known(moved, expected):
+        raise ValueError("equivariance_defect: the values are traced. Call it outside of jit and grad.")
+    shapes = [jax.tree.map(np.shape, tree) for tree in (moved, expected)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"equivariance_defect: f(ρx) and ρ′f(x) must have the same structure and shapes, got {shapes[0]} "
+            f"and {shapes[1]}. Check what move and move_output return."
+        )
+    pairs = [
+        (np.asarray(a), np.asarray(b)) for a, b in zip(*map(jax.tree.leaves, (moved, expected)), strict=True)
+    ]
+    if not pairs or not all(a.size for a, _ in pairs):
+        raise ValueError("equivariance_defect: f must return arrays with entries, got none.")
+    if not all(_checks.are_finite(a) and _checks.are_finite(b) for a, b in pairs):
+        raise ValueError("equivariance_defect: f returned entries that are not finite.")
+    sizes = (max(np.abs(a).max(), np.abs(b).max(), _TINY) for a, b in pairs)
+    return max(float(np.abs(a - b).max() / size) for (a, b), size in zip(pairs, sizes, strict=True))
 
 
 def sub_ensembles(

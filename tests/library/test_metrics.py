@@ -12,6 +12,7 @@ from nteq.groups import cyclic, octahedral
 from nteq.ising import energy, gaussian_lattices, metropolis
 from nteq.kernels import mlp_kernel
 from nteq.metrics import (
+    equivariance_defect,
     equivariance_error,
     members_needed,
     orbit_same_prediction,
@@ -399,3 +400,60 @@ def test_deviations_within_rounding_are_none():
 def test_what_cannot_be_tested_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def rotated(state, Q):
+    return {"place": state["place"] @ Q.T, "mass": state["mass"]}
+
+
+def torque_and_energy(state):
+    place, mass = state["place"], state["mass"]
+    force = -place * (mass * (place**2).sum(1))[:, None]
+    return {"force": force, "energy": (mass * (place**2).sum(1) ** 2).sum()}
+
+
+def test_the_defect_of_a_tree_sees_each_of_its_arrays():
+    rng = np.random.default_rng(0)
+    Q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    state = {"place": rng.normal(size=(5, 3)), "mass": rng.uniform(1, 2, 5)}
+    turn = lambda state: rotated(state, Q)
+    turn_output = lambda out: out | {"force": out["force"] @ Q.T}
+    assert equivariance_defect(torque_and_energy, state, turn, turn_output) < 1e-14
+    # a small array counts as much as a large one, and forces that should have turned are told
+    small = lambda state: torque_and_energy(state) | {"energy": 1e-9 * state["place"].sum()}
+    assert equivariance_defect(small, state, turn, turn_output) > 0.1
+    assert equivariance_defect(torque_and_energy, state, turn) > 0.1
+
+
+def test_the_defect_is_relative_symmetric_and_complete():
+    x = np.array([1.0, -2.0])
+    twice = lambda x: 2 * x
+    assert equivariance_defect(lambda x: x, x, twice) == 0.5  # |2x − x| over |2x|
+    assert equivariance_defect(lambda x: x, x, lambda x: -x) == 2
+    assert equivariance_defect(lambda x: 0 * x, x, twice) == 0
+    assert equivariance_defect(lambda x: x - x[0] * (x[0] == 1), x, twice) == 0.5  # (2, −4) for (0, −3)
+    # phases are no numbers: |iψ − ψ| = √2 |ψ|
+    psi = np.array([1.0, 1j]) / 2**0.5
+    np.testing.assert_allclose(equivariance_defect(lambda x: x, psi, lambda x: 1j * x), 2**0.5)
+    assert equivariance_defect(lambda x: abs(x) ** 2, psi, lambda x: 1j * x) < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("f", "move_output", "message"),
+    [
+        (lambda x: x[x > 0], None, r"same structure and shapes, got \(1,\) and \(2,\)"),
+        (lambda x: x, lambda y: (y, y), r"got \(3,\) and \(\(3,\), \(3,\)\)"),
+        (lambda x: 1 / (x + 1), None, "not finite"),
+        (lambda x: [], None, "got none"),
+        (lambda x: x[:0], None, "got none"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_a_defect_that_cannot_be_told_is_an_error(f, move_output, message):
+    with pytest.raises(ValueError, match=message):
+        equivariance_defect(f, np.array([1.0, -1.0, 2.0]), lambda x: -x, move_output)
+
+
+def test_a_defect_of_traced_values_is_an_error():
+    with pytest.raises(ValueError, match="outside of jit"):
+        jax.jit(lambda x: equivariance_defect(lambda x: x, x, lambda x: -x))(jnp.ones(2))
