@@ -174,10 +174,10 @@ def equivariance_defect(
 
     $$\max_i\ \frac{|f(\rho x) - \rho' f(x)|_i}{\max(|f(\rho x)|_i,\ |\rho' f(x)|_i)}$$
 
-    with the largest entry $|\cdot|_i$ of each array i that f returns. Zero for an equivariant function, at most 2;
-    dimensionless. Unlike `equivariance_error` it asks for no finite group and no orbit, so that it suits
-    rotations, boosts or unitary matrices, and inputs and outputs may be trees of arrays, complex ones too:
-    energies, forces and charges at once.
+    with the largest entry $|\cdot|_i$ of each array i that f returns. Zero for an equivariant function, at
+    most 2; dimensionless. Unlike `equivariance_error` it asks for no finite group and no orbit, so that it
+    suits rotations, boosts or unitary matrices, and inputs and outputs may be trees of arrays, complex ones
+    too: energies, forces and charges at once.
 
     Args:
         f: the function.
