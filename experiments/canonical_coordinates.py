@@ -31,7 +31,7 @@ KINDS = {  # channels of the classifier, how it finds the pose, the angles and l
     "moments": (19, "moments", 0.0, 0.0),
     "transformer": (16, "learned", 0.0, 0.0),
 }
-LONGER = 3  # times as many steps for those that are augmented, which is less work than the transformer's
+LONGER = 3  # times as many steps for those that are augmented, which have more to learn
 TESTS = {"upright": (0.0, 0.0), "turned": (np.pi, 0.0), "turned and scaled": (np.pi, 0.3)}
 SCALES = np.linspace(-0.9, 0.9, 7)  # logarithms
 CLASSES = 9  # without the nine, which is a turned six
