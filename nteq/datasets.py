@@ -220,8 +220,8 @@ def experiment(name: str) -> dict[str, Any]:
     """What one of the book's experiments measured, as `python -m experiments.NAME` of its repository left it.
 
     Args:
-        name: "comparison", "cross_product", "fashion_mnist", "group_convolutions", "group_kernels",
-            "infinite_ensemble", "ising", "pipelines" or "rotations".
+        name: "canonical_coordinates", "comparison", "cross_product", "fashion_mnist", "group_convolutions",
+            "group_kernels", "infinite_ensemble", "ising", "pipelines" or "rotations".
 
     Returns:
         Name → array, as in the experiment's docstring, and under "provenance" a dictionary with the command

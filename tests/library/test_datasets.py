@@ -209,8 +209,8 @@ def test_noise_is_uniform_and_uncorrelated():
         (lambda: noise(jax.random.key(0), 0), "n must be an integer"),
         (
             lambda: experiment("potts"),
-            "'potts' is none of comparison, cross_product, fashion_mnist, group_convolutions, group_kernels, "
-            "infinite_ensemble, ising, pipelines, rotations",
+            "'potts' is none of canonical_coordinates, comparison, cross_product, fashion_mnist, "
+            "group_convolutions, group_kernels, infinite_ensemble, ising, pipelines, rotations",
         ),
     ],
 )

@@ -137,6 +137,32 @@ def test_the_group_convolutions_experiment_runs(tmp_path, refused):
 
 
 @pytest.mark.slow
+def test_the_canonical_coordinates_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
+    out = tmp_path / "canonical_coordinates.npz"
+    done = command("canonical_coordinates", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["kinds"].tolist() == ["plain", "turns", "turns and scales", "moments", "transformer"]
+    assert result["accuracy"].shape == (5, 1, 1, 3) and result["at_scale"].shape == (5, 1, 1, 7)
+    assert (result["same"][3:, ..., 0] == 1).all()  # a pose is exact at whole steps, without training
+    assert np.isnan(result["pose_error"][:3]).all() and (result["pose_error"][3:] < 10).all()
+    assert result["spread_8"].shape == result["spread_16"].shape == (2,)
+    again = tmp_path / "again.npz"
+    folder = again.with_suffix(".run")
+    folder.mkdir()
+    there = {
+        name: np.full(result[name].shape[3:], 0.5) for name in ("accuracy", "at_scale", "same", "pose_error")
+    }
+    np.savez(folder / "plain-32-0.npz", **there)
+    done = command("canonical_coordinates", "--quick", "--out", again, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (np.load(again)["accuracy"][0] == 0.5).all()  # what was there is used
+    assert (np.load(again)["accuracy"][1:] == result["accuracy"][1:]).all()
+    said = refused("canonical_coordinates", "--train", 1018, "--out", tmp_path / "more.npz")
+    assert "--train must be at most 1017, the digits left, got 1018" in said
+
+
+@pytest.mark.slow
 def test_the_group_kernels_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
     out = tmp_path / "group_kernels.npz"
     done = command("group_kernels", "--quick", "--out", out)
@@ -299,6 +325,7 @@ def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path
         ("ising", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
         ("cross_product", ["--group", "T"], "argument --group: invalid choice: 'T'"),
         ("group_convolutions", ["--kinds", "p6"], "argument --kinds: invalid choice: 'p6'"),
+        ("canonical_coordinates", ["--kinds", "polar"], "argument --kinds: invalid choice: 'polar'"),
         ("group_kernels", ["--layers", 0], "argument --layers: must be a whole number of at least 1"),
         ("fashion_mnist", ["--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
         ("fashion_mnist", ["--group", "D4"], "argument --group: invalid choice: 'D4'"),
@@ -378,6 +405,25 @@ def test_the_stored_group_convolutions_result_is_of_equal_networks_and_shows_wha
     assert (p4m == 1).all() and (p4m > p4).all() and (p4 > augmented).all() and (augmented > plain).all()
     # every symmetry that is known helps, with every training set
     assert (result["accuracy"][:, 2] > result["accuracy"][:, 0]).all()
+
+
+def test_the_stored_canonical_coordinates_result_is_of_equal_networks_and_shows_what_is_built_in():
+    result = experiment("canonical_coordinates")
+    kinds = result["kinds"].tolist()
+    assert result["accuracy"].shape == (5, len(result["train"]), 5, 3)
+    assert np.ptp(result["parameters"]) < 0.01 * result["parameters"].min()
+    upright, turned, scaled = np.moveaxis(result["accuracy"].mean(2), -1, 0)[:, :, -1]
+    plain, turns, window, rule, transformer = range(5)
+    assert kinds[transformer] == "transformer" and turned[transformer] > 0.9 and scaled[transformer] > 0.9
+    assert upright[plain] > 0.95 and turned[plain] < 0.35
+    assert turned[turns] > turned[transformer]  # which the chapter says as well
+    assert (result["same"][[rule, transformer], ..., 0] == 1).all()
+    at = result["at_scale"].mean(2)[:, -1]
+    assert (at[transformer, :2] > at[window, :2] + 0.4).all()
+    assert (result["nearest"].mean(1)[:, 1] > turned[turns]).all()  # and this
+    # ensembles trained with eight turns: the spread over these falls as one over the root
+    sizes, spread = result["sizes"][:5], result["spread_8"][:5]
+    assert abs(np.polyfit(np.log(sizes), np.log(spread), 1)[0] + 0.5) < 0.1
 
 
 def test_the_stored_group_kernels_come_to_the_limit_like_one_over_the_width():
