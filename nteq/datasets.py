@@ -232,8 +232,9 @@ def top_jets(train: int = 5000, test: int = 3000) -> tuple[Array, Array, Array, 
     Collisions of protons at 14 TeV, jets with anti-kT and radius 0.8, a transverse momentum from 550 to
     650 GeV and $|\eta| < 2$: the cuts of Kasieczka et al. 2019, without a detector. Of each jet there are its
     16 hardest particles, the hardest first, taken as massless, $E = |p|$, and rows of zeros where it has
-    fewer. Half of the jets are of top quarks, the others of light quarks and gluons. `experiments/top_jets.py` made them and says how; its settings and the
-    versions of its programs are in the file, and the file is under the book's MIT licence.
+    fewer. Half of the jets are of top quarks, the others of light quarks and gluons.
+    `experiments/top_jets.py` made them and says how; its settings and the versions of its programs are in
+    the file, which is under the book's MIT licence.
 
     Args:
         train: the first so many training jets, from 1 to 5000.
@@ -250,7 +251,7 @@ def top_jets(train: int = 5000, test: int = 3000) -> tuple[Array, Array, Array, 
 
     >>> x, y, x_test, y_test = top_jets(train=100, test=50)
     >>> x.shape, y[:3].tolist(), x_test.shape
-    ((100, 16, 4), [0, 0, 0], (50, 16, 4))
+    ((100, 16, 4), [1, 0, 0], (50, 16, 4))
     """
     train = _checks.count("top_jets", "train", train, most=JETS_SIZES[0])
     test = _checks.count("top_jets", "test", test, most=JETS_SIZES[1])
