@@ -11,6 +11,7 @@ Then ensembles of `plain`, for which the augmentation is either a random quarter
 a random boost: how far their mean prediction is from invariant, against the number of members.
 """
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -85,7 +86,7 @@ def message_passing(params, h, x, edge, see):
 
 def partners(p):
     """Where there is a particle (n, N, 1), and where a pair of two (n, N, N, 1)."""
-    there = (p[..., :1] > 0).astype(p.dtype)
+    there = (p[..., :1] != 0).astype(p.dtype)
     others = 1 - jnp.eye(p.shape[1], dtype=p.dtype)[..., None]
     return there, there[:, :, None] * there[:, None] * others
 
@@ -107,25 +108,26 @@ def lorentz(params, p, metric=MINKOWSKI):
 
     there, edge = partners(p)
     jet = p.sum(1, keepdims=True)
-    share = product(p, jet) / jnp.maximum(product(jet, jet), 1e-6)
+    share = product(p, jet) / jnp.maximum(product(jet, jet), 1)
     return answer(params, share, p, there, edge, see)
 
 
 def cylinder(p):
-    """Transverse momentum, η and φ of momenta."""
-    pt = jnp.hypot(p[..., 1], p[..., 2])
-    eta = jnp.arcsinh(p[..., 3] / jnp.where(pt > 0, pt, 1))
-    return pt, eta, jnp.arctan2(p[..., 2], p[..., 1])
+    """Transverse momentum, η and φ; 1, 0 and 0 where there is no particle."""
+    nowhere = jnp.eye(3, dtype=p.dtype)[0]  # φ of a zero has no derivative
+    a, b, c = jnp.moveaxis(jnp.where(p[..., :1] != 0, p[..., 1:], nowhere), -1, 0)
+    pt = jnp.hypot(a, b)
+    return pt, jnp.arcsinh(c / pt), jnp.arctan2(b, a)
 
 
 def coordinates(p):
     """As experiments see a jet: logarithms of shares of its transverse momentum, and η, φ from its axis."""
-    there, jet = p[..., 0] > 0, p.sum(1, keepdims=True)
+    there, jet = p[..., 0] != 0, p.sum(1, keepdims=True)
     (pt, eta, phi), (all_pt, jet_eta, jet_phi) = cylinder(p), cylinder(jet)
     turn = (phi - jet_phi + jnp.pi) % (2 * jnp.pi) - jnp.pi
-    share = jnp.where(there, jnp.log(jnp.where(there, pt, all_pt) / all_pt), 0)
+    log_share = jnp.where(there, jnp.log(pt / all_pt), 0)
     place = jnp.stack([eta - jet_eta, turn], -1) * there[..., None]
-    return share[..., None], 5 * place
+    return log_share[..., None], 5 * place
 
 
 def plain(params, share, place, there, edge):
@@ -191,6 +193,7 @@ NETWORKS = {
 }
 
 
+@functools.cache
 def trainer(kind, steps, batch, rate):
     """A function from a key, jets, classes, the number to train on and a seed for these, to parameters."""
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
@@ -222,6 +225,12 @@ def trainer(kind, steps, batch, rate):
     return on_some
 
 
+@functools.cache
+def asker(kind):
+    """A network, compiled."""
+    return jax.jit(NETWORKS[kind])
+
+
 def auc(logits, y):
     """The probability that a top jet has a larger logit than another jet."""
     place = np.argsort(np.argsort(logits)) + 1
@@ -229,25 +238,24 @@ def auc(logits, y):
     return (place[y == 1].sum() - tops * (tops + 1) / 2) / (tops * others)
 
 
-def accuracies(kind, options, x, y, x_test, y_test):
-    """Accuracy and AUC (2, sizes, draws, rapidities), each draw with a training set and a start."""
+def accuracies(options, kind, n, x, y, x_test, y_test):
+    """Accuracy and AUC (2, draws, rapidities), each draw with a training set of n jets and a start."""
     across = jnp.tile(jnp.array([1.0, 0, 0]), (len(x_test), 1))
     tests = [boosted(jnp.full(len(x_test), r), across, x_test) for r in options.rapidities]
     y_test = np.asarray(y_test)
     train = trainer(kind, options.steps, options.batch, options.learning_rate)
-    ask = jax.jit(NETWORKS[kind])
-    found = np.zeros((2, len(options.train), options.draws, len(tests)))
-    for j, n in enumerate(options.train):
-        print(f"{kind}: {options.draws} training sets of {n} jets", flush=True)
-        for draw in range(options.draws):
-            params = train(jax.random.fold_in(jax.random.key(options.seed), draw), x, y, n, draw)
-            for k, p in enumerate(tests):
-                logits = np.asarray(ask(params, p))
-                found[:, j, draw, k] = ((logits > 0) == y_test).mean(), auc(logits, y_test)
+    ask = asker(kind)
+    found = np.zeros((2, options.draws, len(tests)))
+    print(f"{kind}: {options.draws} training sets of {n} jets", flush=True)
+    for draw in range(options.draws):
+        params = train(jax.random.fold_in(jax.random.key(options.seed), draw), x, y, n, draw)
+        for k, p in enumerate(tests):
+            logits = np.asarray(ask(params, p))
+            found[:, draw, k] = ((logits > 0) == y_test).mean(), auc(logits, y_test)
     return found
 
 
-def answers(kind, options, x, y, x_test):
+def answers(options, kind, x, y, x_test):
     """Logits of an ensemble's members (members, transformations, jets), from eight particles of a jet.
 
     The transformations are the four quarter turns, and then, for each of the rapidities of the ensembles,
@@ -276,19 +284,20 @@ def experiment(options, folder):
     if max(options.train) > len(x):
         raise ValueError(f"--train must be at most {len(x)}, the jets that ship, got {max(options.train)}")
     folder.mkdir(parents=True, exist_ok=True)
-    pieces = {kind: (accuracies, kind, x, y, x_test, y_test) for kind in KINDS}
-    pieces |= {f"members-{kind}": (answers, kind, x, y, x_test) for kind in ("turned", "augmented")}
+    sets = x, y, x_test, y_test
+    pieces = {f"{kind}-{n}": (accuracies, kind, n, *sets) for n in options.train for kind in KINDS}
+    pieces |= {f"members-{kind}": (answers, kind, *sets[:3]) for kind in ("turned", "augmented")}
 
     def piece(number, name):
-        path, (measure, kind, *data) = folder / f"{name}.npy", pieces[name]
+        path, (measure, *what) = folder / f"{name}.npy", pieces[name]
         if not path.exists():
             with jax.default_device(jax.devices()[number % jax.device_count()]):
-                np.save(path, measure(kind, options, *data))
+                np.save(path, measure(options, *what))
         return np.load(path)
 
     with ThreadPoolExecutor(jax.device_count()) as pool:
         found = dict(zip(pieces, pool.map(piece, range(len(pieces)), pieces), strict=True))
-    accuracy, area = np.moveaxis([found[kind] for kind in KINDS], 1, 0)
+    accuracy, area = np.moveaxis([[found[f"{k}-{n}"] for n in options.train] for k in KINDS], 2, 0)
     params = jax.eval_shape(init, jax.random.key(0))
     return {
         "kinds": KINDS,
