@@ -121,11 +121,11 @@ def cylinder(p):
 
 
 def coordinates(p):
-    """As experiments see a jet: logarithms of shares of its transverse momentum, and η, φ from its axis."""
+    """ln(16 times the share of the jet's transverse momentum), and 5 (Δη, Δφ) from its axis."""
     there, jet = p[..., 0] != 0, p.sum(1, keepdims=True)
     (pt, eta, phi), (all_pt, jet_eta, jet_phi) = cylinder(p), cylinder(jet)
     turn = (phi - jet_phi + jnp.pi) % (2 * jnp.pi) - jnp.pi
-    log_share = jnp.where(there, jnp.log(pt / all_pt), 0)
+    log_share = jnp.where(there, jnp.log(16 * pt / all_pt), 0)
     place = jnp.stack([eta - jet_eta, turn], -1) * there[..., None]
     return log_share[..., None], 5 * place
 
@@ -285,8 +285,8 @@ def experiment(options, folder):
         raise ValueError(f"--train must be at most {len(x)}, the jets that ship, got {max(options.train)}")
     folder.mkdir(parents=True, exist_ok=True)
     sets = x, y, x_test, y_test
-    pieces = {f"{kind}-{n}": (accuracies, kind, n, *sets) for n in options.train for kind in KINDS}
-    pieces |= {f"members-{kind}": (answers, kind, *sets[:3]) for kind in ("turned", "augmented")}
+    pieces = {f"members-{kind}": (answers, kind, *sets[:3]) for kind in ("turned", "augmented")}
+    pieces |= {f"{kind}-{n}": (accuracies, kind, n, *sets) for n in options.train for kind in KINDS}
 
     def piece(number, name):
         path, (measure, *what) = folder / f"{name}.npy", pieces[name]
