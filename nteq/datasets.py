@@ -23,10 +23,20 @@ from jax import Array
 
 from nteq import _checks
 
-__all__ = ["digits", "experiment", "fashion_mnist", "histology_patches", "natural_images", "noise"]
+__all__ = [
+    "digits",
+    "experiment",
+    "fashion_mnist",
+    "histology_patches",
+    "natural_images",
+    "noise",
+    "top_jets",
+]
 
 SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # experiments/fashion_mnist_subset.py makes it
 SHIPPED_SIZES = 2000, 1000
+JETS = Path(__file__).with_name("top_jets.npz")  # experiments/top_jets.py makes it
+JETS_SIZES = 5000, 3000
 RESULTS = Path(__file__).with_name("results")  # the commands in experiments make them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -216,12 +226,55 @@ def noise(key: Array, n: int, size: int = 28) -> Array:
     return jax.random.uniform(key, (n, size, size, 1), jnp.float32)
 
 
+def top_jets(train: int = 5000, test: int = 3000) -> tuple[Array, Array, Array, Array]:
+    r"""Momenta of the particles in jets of top quarks and in other jets, simulated with Pythia 8.
+
+    Collisions of protons at 14 TeV, jets with anti-kT and radius 0.8, a transverse momentum from 550 to
+    650 GeV and $|\eta| < 2$: the cuts of Kasieczka et al. 2019, without a detector. Of each jet there are its
+    16 hardest particles, the hardest first, taken as massless, $E = |p|$, and rows of zeros where it has
+    fewer. Half of the jets are of top quarks, the others of light quarks and gluons.
+    `experiments/top_jets.py` made them and says how; its settings and the versions of its programs are in
+    the file, which is under the book's MIT licence.
+
+    Args:
+        train: the first so many training jets, from 1 to 5000.
+        test: the first so many test jets, from 1 to 3000.
+
+    Returns:
+        Momenta (train, 16, 4), each E, p_x, p_y, p_z in GeV with c = 1 and the beam along z, and classes, 1
+        for a top quark and 0 for others; the same for the test. Momenta are float64 where JAX has it
+        switched on: products of them lose digits.
+
+    Raises:
+        ValueError: numbers out of range.
+        FileNotFoundError: the data are not where they should be; the message says how to make them.
+
+    >>> x, y, x_test, y_test = top_jets(train=100, test=50)
+    >>> x.shape, y[:3].tolist(), x_test.shape
+    ((100, 16, 4), [1, 0, 0], (50, 16, 4))
+    """
+    train = _checks.count("top_jets", "train", train, most=JETS_SIZES[0])
+    test = _checks.count("top_jets", "test", test, most=JETS_SIZES[1])
+    if not JETS.exists():
+        raise FileNotFoundError(
+            f"top_jets: {JETS} is missing. Make it with python -m experiments.top_jets of the book's "
+            "repository, in an environment of its own: experiments/top_jets.requirements.txt."
+        )
+    with np.load(JETS) as stored:
+        pt, eta, phi = np.moveaxis(stored["particles"] * stored["units"], -1, 0)
+        top = stored["top"]
+    momenta = pt[..., None] * np.stack([np.cosh(eta), np.cos(phi), np.sin(phi), np.sinh(eta)], -1)
+    parts = slice(train), slice(JETS_SIZES[0], JETS_SIZES[0] + test)
+    x, x_test = (jnp.asarray(momenta[part], jnp.result_type(float)) for part in parts)
+    y, y_test = (jnp.asarray(top[part], jnp.int32) for part in parts)
+    return x, y, x_test, y_test
+
+
 def experiment(name: str) -> dict[str, Any]:
     """What one of the book's experiments measured, as `python -m experiments.NAME` of its repository left it.
 
     Args:
-        name: "canonical_coordinates", "comparison", "cross_product", "fashion_mnist", "group_convolutions",
-            "group_kernels", "infinite_ensemble", "ising", "pipelines" or "rotations".
+        name: of the experiment, such as "ising"; for one that does not exist the error lists those that do.
 
     Returns:
         Name → array, as in the experiment's docstring, and under "provenance" a dictionary with the command

@@ -162,6 +162,28 @@ def test_the_canonical_coordinates_experiment_runs_and_goes_on_where_it_was_inte
     assert "--train must be at most 1017, the digits left, got 1018" in said
 
 
+def test_the_jets_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
+    out = tmp_path / "jets.npz"
+    done = command("jets", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["kinds"].tolist() == ["lorentz", "euclid", "plain", "augmented"]
+    assert result["accuracy"].shape == result["auc"].shape == (4, 1, 1, 2)
+    assert (result["accuracy"] >= 0).all() and (result["accuracy"] <= 1).all()
+    assert result["accuracy"][0, 0, 0, 0] == result["accuracy"][0, 0, 0, 1]  # boosts change nothing
+    assert result["answers"].shape == (2, 2, 8, 4) and np.isfinite(result["answers"]).all()
+    again = tmp_path / "again.npz"
+    again.with_suffix(".run").mkdir()
+    np.save(again.with_suffix(".run") / "plain-32.npy", np.full((2, 1, 2), 0.25))
+    done = command("jets", "--quick", "--out", again, "--resume")
+    assert done.returncode == 0, done.stderr
+    accuracy = np.load(again)["accuracy"]
+    assert (accuracy[2] == 0.25).all()  # what was finished is taken
+    np.testing.assert_array_equal(accuracy[[0, 1, 3]], result["accuracy"][[0, 1, 3]])
+    said = refused("jets", "--quick", "--train", 5001, "--out", tmp_path / "more.npz")
+    assert "--train must be at most 5000, the jets that ship, got 5001" in said
+
+
 @pytest.mark.slow
 def test_the_group_kernels_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
     out = tmp_path / "group_kernels.npz"
@@ -424,6 +446,21 @@ def test_the_stored_canonical_coordinates_result_is_of_equal_networks_and_shows_
     # ensembles trained with eight turns: the spread over these falls as one over the root
     sizes, spread = result["sizes"][:5], result["spread_8"][:5]
     assert abs(np.polyfit(np.log(sizes), np.log(spread), 1)[0] + 0.5) < 0.1
+
+
+def test_the_stored_jets_result_is_lorentz_invariant_and_shows_what_that_is_worth():
+    result = experiment("jets")
+    assert result["kinds"].tolist() == ["lorentz", "euclid", "plain", "augmented"]
+    draws, boosts = result["accuracy"].shape[2:]
+    assert draws >= 5 and boosts == len(result["rapidities"]) and result["parameters"] == 4197
+    lorentz, euclid, plain, augmented = result["accuracy"]
+    assert np.ptp(lorentz, axis=-1).max() < 1e-3  # the same for all observers
+    assert (lorentz.mean(1) > 0.89).all()
+    for other in (euclid, plain, augmented):
+        assert (lorentz[..., 0].mean(1) > other[..., 0].mean(1)).all()
+        assert (other[..., -1].mean(1) < 0.7).all()
+    members = result["answers"].astype(float)  # quarter turns and boosts, members, moves, jets
+    assert np.isfinite(members).all() and members.shape[:2] == (2, 32)
 
 
 def test_the_stored_group_kernels_come_to_the_limit_like_one_over_the_width():
