@@ -3,9 +3,9 @@
 The ground states of a chain of seven spins with alternating couplings have one spin that finds no partner, at
 the right end for δ > 0 and at the left end for δ < 0. Quantum circuits learn from a few of them which it is.
 Measured is, for circuits with and without the symmetry of the question, the share of test states, turned into
-every direction, that they put into the right class, against the number of training states. A second part trains
-an ensemble of general circuits by gradient descent on states in the six directions of the axes, and measures how
-far the mean of M of them depends on the direction.
+every direction, that they put into the right class, against the number of training states. A second part
+trains ensembles of general circuits by gradient descent on states in one, two or six directions, and measures
+how far the mean of M of them depends on the direction.
 """
 
 import jax
@@ -80,7 +80,7 @@ def turn(U: Array, states: Array) -> Array:
 
 
 def circuit(gates: Array, states: Array, unitary) -> Array:
-    """The states after all layers; a layer has a row of angles for each parity of the bond, or for each bond."""
+    """The states after all layers, each a row of angles for either parity of the bond, or for each bond."""
     out = states.reshape(-1, *[2] * SPINS).astype(complex)
     for layer in gates:
         U = [unitary(p) for p in layer]
@@ -126,11 +126,7 @@ KINDS = {
     "general, turned once": (general, Z, 3, 2, 9, "once"),
     "general, turned": (general, Z, 3, 2, 9, "in each step"),
 }
-ENSEMBLES = {  # whether the start knows no direction, whether all six directions are in the training set
-    "six directions": (True, True),
-    "upright only": (True, False),
-    "start near the identity": (False, True),
-}
+ENSEMBLES = {"six directions": 6, "up and down": 2, "upright only": 1}  # in which they see each state
 
 # rotations that take "up" to the ends of the three axes, up, down, ±x and ±y, as quaternions
 SIX = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [1, 0, -1, 0], [1, -1, 0, 0], [1, 1, 0, 0]], float)
@@ -165,7 +161,7 @@ def in_six_directions(states: Array) -> Array:
 
 
 def parts(f: Array) -> tuple[Array, Array]:
-    """a and |b| of answers a + b·n on the six directions n, shape (6, batch)."""
+    """The numbers a and |b| of answers a + b·n on the six directions n, shape (6, batch)."""
     b = f.T @ DIRECTIONS / 2
     return f.mean(0), jnp.sqrt((b**2).sum(1))
 
@@ -215,15 +211,13 @@ def learn(kind: str, key: Array, up: Array, down: Array, labels: Array, steps: i
     return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(k2, steps))[0][0]
 
 
-def descend(key: Array, states: Array, labels: Array, steps: int, rate: float, free: bool) -> dict:
-    """A general circuit after a rotation of all spins, both after gradient descent.
+def descend(key: Array, states: Array, labels: Array, steps: int, rate: float) -> dict:
+    """A general circuit behind a rotation of all spins, after gradient descent.
 
-    If it is free, the rotation starts as a Gaussian quaternion, which knows no direction.
+    The rotation starts as a Gaussian quaternion, which knows no direction.
     """
     k0, k1 = jax.random.split(key)
-    q = jax.random.normal(k0, (4,))
-    first = q if free else jnp.array([1.0, 0, 0, 0]) + 0.2 * q
-    params = {**parameters("general", k1), "first": first}
+    params = {**parameters("general", k1), "first": jax.random.normal(k0, (4,))}
     loss = lambda p: ((answers(p, states, general, Z) - labels) ** 2).mean()
     step = lambda p, _: (jax.tree.map(lambda a, slope: a - rate * slope, p, jax.grad(loss)(p)), None)
     return jax.lax.scan(step, params, None, steps)[0]
@@ -281,21 +275,21 @@ def contest(options, folder) -> dict:
                 return jax.jit(jax.vmap(one))(keys, up[:, :n], down[:, :n], y)
 
             f = kept(folder / f"{i}-{n}.npy", make)
-            a, b = jax.vmap(parts)(f)
+            a, size = jax.vmap(parts)(f)
             found["right"][i, j] = jax.vmap(right, (0, None))(f, labels).mean(1)
             found["upright"][i, j] = (np.sign(f[:, 0]) == labels).mean(1)
-            found["spread"][i, j] = np.sqrt((b**2).mean(1) / 3 / (a**2).mean(1))
+            found["spread"][i, j] = np.sqrt((size**2).mean(1) / 3 / (a**2).mean(1))
     ends = singlet_weight(states, 0) - singlet_weight(states, SPINS - 2)
     weight = singlet_weight(states, SPINS // 2 - 1)
     return {
         "kinds": list(KINDS),
         "parameters": numbers,
         "train": options.train,
-        # (kinds, sizes, training sets): the share of right answers over all directions of the test states, and
-        # over the upright ones; the standard deviation over directions, in units of the mean answers' size
+        # (kinds, sizes, training sets): the share of right answers over all directions of the test states,
+        # and over the upright ones; the deviation over directions, in units of the mean answers' size
         **found,
-        # (sizes, training sets): a threshold for the pair on the middle bond; and the sign of the difference of
-        # the pairs on the outer bonds, which needs no training
+        # (sizes, training sets): a threshold for the pair on the middle bond; and the sign of the
+        # difference of the pairs on the outer bonds, which needs no training
         "threshold": thresholds(deltas, options.train, weight, labels),
         "ends": (np.sign(ends) == labels).mean(),
     }
@@ -310,13 +304,13 @@ def ensembles(options, folder) -> dict:
     sizes = command.sizes(options.members)
     found = {name: [] for name in ("mean_spread", "mean_spread_error", "mean_right", "p")}
     keys = jax.random.split(jax.random.key(options.seed + 1), options.members)
-    for name, (free, full) in ENSEMBLES.items():
+    for name, directions in ENSEMBLES.items():
         print(f"{options.members} circuits, {name}", flush=True)
-        given = in_six_directions(up) if full else up + 0j
-        y = jnp.tile(jnp.sign(jnp.asarray(deltas)), len(given) // len(up))
+        given = in_six_directions(up)[: directions * len(up)]
+        y = jnp.tile(jnp.sign(jnp.asarray(deltas)), directions)
 
-        def one(key, given=given, y=y, free=free):
-            params = descend(key, given, y, options.descent, options.descent_rate, free)
+        def one(key, given=given, y=y):
+            params = descend(key, given, y, options.descent, options.descent_rate)
             return answers(params, asked, general, Z).reshape(6, -1)
 
         def make(one=one):
@@ -331,9 +325,9 @@ def ensembles(options, folder) -> dict:
     return {
         "members": sizes,
         "ensembles": list(ENSEMBLES),
-        "size": np.abs(f).mean(),
-        # (ensembles, members): the standard deviation over directions of the mean of so many circuits, averaged
-        # over test states; the share of right answers; and (ensembles,) the p-value of an invariant mean
+        # (ensembles, members): the standard deviation over directions of the mean of so many circuits,
+        # averaged over test states; the share of right answers; and (ensembles,) the p-value of an
+        # invariant mean
         **found,
     }
 

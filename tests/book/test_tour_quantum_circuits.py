@@ -128,9 +128,7 @@ def test_in_single_precision_the_error_is_its_rounding(chapter):
 @pytest.mark.parametrize("spins", [2, 3, 6])
 def test_other_lengths(chapter, spins):
     x, U = random_states(spins, 3, spins), turns(chapter, 1)[0]
-    f = partial(
-        chapter.answers, params(0, 1), unitary=chapter.equivariant, observable=chapter.singlet
-    )
+    f = partial(chapter.answers, params(0, 1), unitary=chapter.equivariant, observable=chapter.singlet)
     assert f(x).shape == (3,)
     assert equivariance_defect(f, x, partial(chapter.turn, U)) < 1e-13
     alone = jnp.concatenate([f(each[None]) for each in x])  # in a batch or not
@@ -203,11 +201,14 @@ def test_the_share_of_directions_is_that_of_a_sample(chapter):
 
 @pytest.mark.parametrize("kind", measured.KINDS)
 def test_the_chapters_circuits_are_those_of_the_experiment(chapter, kind):
-    unitary, observable, _, _, angles, _ = measured.KINDS[kind]
+    unitary, observable, *_ = measured.KINDS[kind]
     p = measured.parameters(kind, jax.random.key(8))
     x = random_states(8, 3)
     theirs = measured.answers(p, x.reshape(3, -1), unitary, observable)
-    ours = {"equivariant": (chapter.equivariant, chapter.singlet), "general": (chapter.general, chapter.reads_Z)}
+    ours = {
+        "equivariant": (chapter.equivariant, chapter.singlet),
+        "general": (chapter.general, chapter.reads_Z),
+    }
     name = kind.split(",")[0]
     if name in ours:
         assert np.allclose(chapter.answers(p, x, *ours[name]), theirs, atol=1e-12)
