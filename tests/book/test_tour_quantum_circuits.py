@@ -234,14 +234,34 @@ def test_the_experiments_states_and_directions_are_the_chapters(chapter):
     assert np.allclose(f(p, six), expected, atol=1e-12)
 
 
+def times_inverse(q, g):
+    """The quaternion q g⁻¹, for a g of length 1."""
+    w, v, u, back = q[0], q[1:], g[0], -g[1:]
+    return jnp.concatenate([jnp.array([w * u - v @ back]), w * back + u * v + jnp.cross(v, back)])
+
+
 def test_the_group_acts_on_the_first_rotation_as_on_the_states():
     """What the chapter's proof needs: f_{gθ}(ρ(g)ψ) = f_θ(ψ), with an orthogonal action on quaternions."""
     x = random_states(5, 2).reshape(2, -1)
-    p = {**measured.parameters("general", jax.random.key(2)), "first": jnp.array([0.3, -2.0, 0.5, 1.1])}
-    g = jnp.array([0.5, 0.5, -0.5, 0.5])
-    w, v = p["first"][0], p["first"][1:]
-    u, back = g[0], -g[1:]  # q g⁻¹
-    product = jnp.concatenate([jnp.array([w * u - v @ back]), w * back + u * v + jnp.cross(v, back)])
-    assert jnp.allclose(jnp.linalg.norm(product), jnp.linalg.norm(p["first"]))
+    q, g = jnp.array([0.3, -2.0, 0.5, 1.1]), jnp.array([0.1, 0.7, -0.5, 0.5])
+    p, moved = {**measured.parameters("general", jax.random.key(2)), "first": q}, times_inverse(q, g)
+    assert jnp.allclose(jnp.linalg.norm(moved), jnp.linalg.norm(q))
     f = lambda q, x: measured.answers({**p, "first": q}, x, measured.general, measured.Z)
-    assert np.allclose(f(product, measured.turn(measured.as_rotation(g), x)), f(p["first"], x), atol=1e-12)
+    assert np.allclose(f(moved, measured.turn(measured.as_rotation(g), x)), f(q, x), atol=1e-12)
+
+
+@pytest.mark.parametrize("directions, kept", [(6, True), (2, True), (1, False)])
+def test_gradient_descent_on_enough_directions_commutes_with_turns(directions, kept):
+    deltas = np.array([0.5, -0.3])
+    given = measured.in_six_directions(jnp.asarray(measured.ground_states(deltas)))[: 2 * directions]
+    y = jnp.tile(jnp.sign(jnp.asarray(deltas)), directions)
+    g = jnp.array([0.5, 0.5, 0.5, 0.5]) if directions == 6 else jnp.array([0.0, 1, 0, 0])
+    loss = lambda p: ((measured.answers(p, given, measured.general, measured.Z) - y) ** 2).mean()
+    slope = jax.jit(jax.grad(loss))
+    p = {**measured.parameters("general", jax.random.key(2)), "first": jnp.array([0.3, -1.0, 0.5, 1.1])}
+    moved = {**p, "first": times_inverse(p["first"], g)}
+    for _ in range(3):
+        p, moved = (jax.tree.map(lambda a, b: a - 0.2 * b, each, slope(each)) for each in (p, moved))
+    expected = {**p, "first": times_inverse(p["first"], g)}
+    apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), moved, expected)
+    assert (max(jax.tree.leaves(apart)) < 1e-12) == kept, apart
