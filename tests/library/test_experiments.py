@@ -210,6 +210,29 @@ def test_the_group_kernels_experiment_runs_and_goes_on_where_it_was_interrupted(
 
 
 @pytest.mark.slow
+def test_the_quantum_circuits_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
+    out = tmp_path / "quantum_circuits.npz"
+    done = command("quantum_circuits", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    kinds = result["kinds"].tolist()
+    assert result["right"].shape == result["upright"].shape == result["spread"].shape == (len(kinds), 1, 2)
+    invariant = [kind.startswith("equivariant") for kind in kinds]
+    assert (result["spread"][invariant] < 1e-12).all()
+    assert (result["spread"][np.logical_not(invariant)] > 1e-3).all()
+    assert result["mean_spread"].shape == (3, 4) and (result["p"] > 0).all()
+    again = tmp_path / "again.npz"
+    again.with_suffix(".run").mkdir()
+    np.save(again.with_suffix(".run") / "0-4.npy", np.ones((2, 6, 6)))
+    done = command("quantum_circuits", "--quick", "--out", again, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (np.load(again)["right"][0] == 0.5).all()  # what was there is used
+    assert (np.load(again)["right"][1:] == result["right"][1:]).all()
+    said = refused("quantum_circuits", "--quick", "--train", 1, "--out", tmp_path / "one.npz")
+    assert "argument --train: must be a whole number of at least 2, got '1'" in said
+
+
+@pytest.mark.slow
 def test_the_pipelines_experiment_tells_what_keeps_the_symmetry_from_what_breaks_it(tmp_path):
     out = tmp_path / "pipelines.npz"
     done = command("pipelines", "--quick", "--out", out)
@@ -349,6 +372,7 @@ def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path
         ("group_convolutions", ["--kinds", "p6"], "argument --kinds: invalid choice: 'p6'"),
         ("canonical_coordinates", ["--kinds", "polar"], "argument --kinds: invalid choice: 'polar'"),
         ("group_kernels", ["--layers", 0], "argument --layers: must be a whole number of at least 1"),
+        ("quantum_circuits", ["--test", 1], "argument --test: must be a whole number of at least 2"),
         ("fashion_mnist", ["--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
         ("fashion_mnist", ["--group", "D4"], "argument --group: invalid choice: 'D4'"),
         ("fashion_mnist", ["--test", 1798, "--train", 10], "--test must be at most 1797"),
@@ -461,6 +485,33 @@ def test_the_stored_jets_result_is_lorentz_invariant_and_shows_what_that_is_wort
         assert (other[..., -1].mean(1) < 0.7).all()
     members = result["answers"].astype(float)  # quarter turns and boosts, members, moves, jets
     assert np.isfinite(members).all() and members.shape[:2] == (2, 32)
+
+
+def test_the_stored_quantum_circuits_result_shows_what_is_built_in_and_what_augmentation_reaches():
+    result = experiment("quantum_circuits")
+    kinds = result["kinds"].tolist()
+    assert dict(zip(kinds, result["parameters"].tolist(), strict=True)) == {
+        "equivariant": 8, "equivariant, deep": 56, "untwirled": 8, "untwirled, turned": 8,
+        "general": 56, "general, turned once": 56, "general, turned": 56,
+    }  # fmt: skip
+    assert result["right"].shape == (7, 3, 20)
+    right, spread = (dict(zip(kinds, result[what].mean(-1), strict=True)) for what in ("right", "spread"))
+    assert (spread["equivariant"] < 1e-12).all() and (spread["equivariant, deep"] < 1e-12).all()
+    # invariant answers are as good upright as turned
+    same = np.isclose(result["right"], result["upright"])
+    assert same[:2].mean() > 0.99 and not same[2:].all((1, 2)).any()
+    for worse, better in [
+        ("general", "general, turned once"),
+        ("general, turned once", "general, turned"),
+        ("untwirled", "untwirled, turned"),
+        ("untwirled", "equivariant"),
+    ]:
+        assert (right[worse] < right[better]).all()
+    # the mean of circuits that saw enough directions becomes invariant like one over the square root of M
+    members, curves = result["members"], result["mean_spread"]
+    slopes = [np.polyfit(np.log(members[:5]), np.log(curve[:5]), 1)[0] for curve in curves]
+    assert np.abs(np.array(slopes[:2]) + 0.5).max() < 0.05 and slopes[2] > -0.1
+    assert (result["p"][:2] > 1e-3).all() and result["p"][2] < 1e-20
 
 
 def test_the_stored_group_kernels_come_to_the_limit_like_one_over_the_width():
