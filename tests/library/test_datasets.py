@@ -270,7 +270,6 @@ def test_the_results_of_all_experiments_ship_with_their_provenance():
     names = [path.stem for path in datasets.RESULTS.glob("*.npz")]
     assert len(names) > 10
 
-
     names = (
         "comparison", "cross_product", "fashion_mnist", "group_convolutions", "group_kernels",
         "infinite_ensemble", "ising", "quantum_circuits", "rotations",
