@@ -57,8 +57,8 @@ def bessel_basis(r: ArrayLike, cutoff: ArrayLike, size: int = 8) -> Array:
 
     $$b_n(r) = \sqrt{\frac2c}\,\frac{\sin(n\pi r/c)}{r}, \qquad n = 1, \dots, \text{size}$$
 
-    with the cutoff c. They are orthonormal in the ball, $\int_0^cb_n(r)\,b_k(r)\,r^2\,dr = \delta_{nk}$, and the larger n, the
-    finer what a sum of them can resolve (Gasteiger, Groß & Günnemann 2020, equation 7).
+    with the cutoff c. They are orthonormal in the ball, $\int_0^cb_n(r)\,b_k(r)\,r^2\,dr = \delta_{nk}$, and
+    the larger n, the finer what a sum of them can resolve (Gasteiger, Groß & Günnemann 2020, equation 7).
     $b_n(0) = \sqrt{2/c}\,n\pi/c$, with derivative zero.
 
     Args:
