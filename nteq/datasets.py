@@ -250,7 +250,7 @@ def experiment(name: str) -> dict[str, Any]:
 
     Args:
         name: "comparison", "cross_product", "fashion_mnist", "group_convolutions", "group_kernels",
-            "infinite_ensemble", "ising", "pipelines" or "rotations".
+            "infinite_ensemble", "interatomic_potentials", "ising", "pipelines" or "rotations".
 
     Returns:
         Name → array, as in the experiment's docstring, and under "provenance" a dictionary with the command

@@ -210,7 +210,7 @@ def test_noise_is_uniform_and_uncorrelated():
         (
             lambda: experiment("potts"),
             "'potts' is none of comparison, cross_product, fashion_mnist, group_convolutions, group_kernels, "
-            "infinite_ensemble, ising, pipelines, rotations",
+            "infinite_ensemble, interatomic_potentials, ising, pipelines, rotations",
         ),
     ],
 )
@@ -222,7 +222,7 @@ def test_bad_input_is_named(call, message):
 def test_the_results_of_all_experiments_ship_with_their_provenance():
     names = (
         "comparison", "cross_product", "fashion_mnist", "group_convolutions", "group_kernels",
-        "infinite_ensemble", "ising", "rotations",
+        "infinite_ensemble", "interatomic_potentials", "ising", "rotations",
     )  # fmt: skip
     for name in names:
         made = experiment(name)["provenance"]
