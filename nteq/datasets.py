@@ -1,4 +1,4 @@
-"""Pictures to train on, pictures far from those, and what the book's experiments measured.
+"""Pictures and molecules to train on, pictures far from those, and what the book's experiments measured.
 
 Everything here works without a network: what a function needs ships with this package or with one that
 `pip install "nteq[book]"` brings. Only more of Fashion-MNIST than the part that ships is looked for on this
@@ -37,6 +37,13 @@ SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # experiments/fa
 SHIPPED_SIZES = 2000, 1000
 JETS = Path(__file__).with_name("top_jets.npz")  # experiments/top_jets.py makes it
 JETS_SIZES = 5000, 3000
+
+
+__all__ = ["digits", "ethanol", "experiment", "fashion_mnist", "histology_patches", "natural_images", "noise"]
+
+SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # experiments/fashion_mnist_subset.py makes it
+SHIPPED_SIZES = 2000, 1000
+ETHANOL = Path(__file__).with_name("ethanol.npz")  # experiments/ethanol.py makes it
 RESULTS = Path(__file__).with_name("results")  # the commands in experiments make them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -203,6 +210,34 @@ def histology_patches(n: int, size: int = 32, seed: int = 0, part: str = "train"
         for image in (half, density)
     )
     return jnp.asarray(patches, jnp.float32), jnp.asarray(stained.mean((1, 2)), jnp.float32)
+
+
+def ethanol() -> tuple[np.ndarray, Array, Array, Array]:
+    r"""A molecule of ethanol, CH₃CH₂OH, moving at 500 K: 1000 frames, 50 fs apart.
+
+    A Langevin trajectory in vacuum with the energies and forces of GFN2-xTB, an approximate quantum
+    chemistry (Bannwarth, Ehlert & Grimme 2019), simulated for this book with tblite and ase by
+    `python -m experiments.ethanol`; MIT licence, as the rest of nteq. Its provenance, versions and settings
+    included, is in the file.
+
+    Returns:
+        Atomic numbers, shape (9,): two carbons, oxygen, six hydrogens. Positions about the centre of mass
+        in Å, shape (1000, 9, 3); the molecule tumbles. Potential energies in eV, shape (1000,), float64 if
+        JAX has it switched on, since they are −309.6 eV and differ by tenths. Forces in eV/Å, shape
+        (1000, 9, 3), $F_i = -\partial E/\partial x_i$.
+
+    Raises:
+        ValueError: the file is not where it should be.
+
+    >>> numbers, positions, energies, forces = ethanol()
+    >>> numbers.tolist(), positions.shape, energies.shape, forces.shape
+    ([6, 6, 8, 1, 1, 1, 1, 1, 1], (1000, 9, 3), (1000,), (1000, 9, 3))
+    """
+    if not ETHANOL.exists():
+        raise ValueError(f"ethanol: {ETHANOL} is missing. Make it with python -m experiments.ethanol.")
+    with np.load(ETHANOL) as stored:
+        names = ("positions", "energies", "forces")
+        return stored["numbers"].astype(int), *(jnp.asarray(stored[name], float) for name in names)
 
 
 def noise(key: Array, n: int, size: int = 28) -> Array:

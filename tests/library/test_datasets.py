@@ -8,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pooch
 import pytest
@@ -16,6 +17,7 @@ from nteq import datasets
 from nteq.actions import on_images
 from nteq.datasets import (
     digits,
+    ethanol,
     experiment,
     fashion_mnist,
     histology_patches,
@@ -141,6 +143,7 @@ def test_without_the_books_packages_what_needs_none_works_and_the_rest_names_the
 import importlib, pathlib, sys
 sys.modules.update(dict.fromkeys({absent}))  # as if they were not installed
 import jax
+import jax.numpy as jnp
 from nteq import datasets
 datasets.DEBIAN = pathlib.Path({str(tmp_path)!r})
 assert datasets.fashion_mnist(2, 2)[0].shape == (2, 28, 28, 1)
@@ -195,6 +198,34 @@ def test_stain_does_not_change_under_rotation_and_the_halves_are_apart():
     assert float(stain.std()) > 0.005  # there is something to learn
     test, _ = histology_patches(20, size=24, part="test")
     assert not np.isclose(patches[:, None], test[None]).all((2, 3, 4)).any()
+
+
+def test_ethanol_has_forces_without_sum_and_torque_and_moves_at_500_kelvin():
+    numbers, x, E, F = ethanol()
+    assert sorted(numbers) == [1] * 6 + [6, 6, 8] and x.shape == F.shape == (1000, 9, 3)
+    for a, name in ((x, "positions"), (F, "forces")):
+        assert a.dtype == jnp.zeros(0).dtype and np.isfinite(a).all(), name
+    masses = np.array([{1: 1.008, 6: 12.011, 8: 15.999}[int(z)] for z in numbers])
+    np.testing.assert_allclose(np.einsum("a,nai->ni", masses, x) / masses.sum(), 0, atol=1e-4)
+    np.testing.assert_allclose(np.sum(F, 1), 0, atol=1e-5)
+    np.testing.assert_allclose(np.cross(x, F).sum(1), 0, atol=1e-3)
+    # 21 vibrations have kT/2 each if they are harmonic, and energies vary by √(21/2) kT
+    kT = 8.617e-5 * 500
+    assert 0.8 < np.std(np.asarray(E, float)) / ((21 / 2) ** 0.5 * kT) < 1.3
+    bonds = np.linalg.norm(np.asarray(x[:, 0] - x[:, 1]), axis=1)
+    assert abs(bonds.mean() - 1.52) < 0.05 and bonds.std() < 0.1  # C–C in Å
+    with np.load(datasets.ETHANOL) as stored:
+        made = json.loads(str(stored["provenance"]))
+    assert made["command"].startswith("python -m experiments.ethanol") and made["versions"]["tblite"]
+    assert datasets.ETHANOL.stat().st_size < 250_000
+
+
+def test_a_missing_file_says_how_to_make_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "ETHANOL", tmp_path / "ethanol.npz")
+    with pytest.raises(
+        ValueError, match=r"ethanol: .* is missing. Make it with python -m experiments.ethanol"
+    ):
+        ethanol()
 
 
 def test_noise_is_uniform_and_uncorrelated():
@@ -269,11 +300,6 @@ def test_bad_input_is_named(call, message):
 def test_the_results_of_all_experiments_ship_with_their_provenance():
     names = [path.stem for path in datasets.RESULTS.glob("*.npz")]
     assert len(names) > 10
-
-    names = (
-        "comparison", "cross_product", "fashion_mnist", "group_convolutions", "group_kernels",
-        "infinite_ensemble", "ising", "quantum_circuits", "rotations",
-    )  # fmt: skip
     for name in names:
         made = experiment(name)["provenance"]
         assert made["command"].startswith(f"python -m experiments.{name}") and made["versions"]["jax"]

@@ -184,6 +184,21 @@ def test_the_jets_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path,
     assert "--train must be at most 5000, the jets that ship, got 5001" in said
 
 
+def test_the_interatomic_potentials_experiment_runs(tmp_path, refused):
+    out = tmp_path / "potentials.npz"
+    done = command("interatomic_potentials", "--quick", "--kinds", "augmented", "vectors", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["force_error"].shape == result["energy_error"].shape == (2, 1, 1)
+    assert np.isfinite(result["force_error"]).all() and result["vectors"].shape == result["parameters"][1:]
+    np.testing.assert_allclose(result["force_error"][1], result["turned_error"][1], rtol=0.5)
+    assert result["spread_cube"].shape == result["spread_random"].shape == (3,)  # 1, 2 and 3 members
+    assert result["circle"].shape == (3, 49, 3)
+    np.testing.assert_allclose(result["circle"][:, 0], result["circle"][:, -1], atol=1e-4)  # once around
+    said = refused("interatomic_potentials", "--train", 900, "--out", tmp_path / "more.npz")
+    assert "--train must be at most 800, what 200 test frames leave" in said
+
+
 @pytest.mark.slow
 def test_the_group_kernels_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
     out = tmp_path / "group_kernels.npz"
