@@ -27,6 +27,7 @@ __all__ = [
     "metrics",
     "networks",
     "plotting",
+    "radial",
 ]
 
 
