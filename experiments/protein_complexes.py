@@ -6,8 +6,11 @@ a vector that turns with the pose. `vectors` carries numbers and vectors from at
 answers; `scalars` carries numbers only, and makes vectors in its last layer; `raw` is told the components of
 all directions and has no symmetry; `augmented` is the same with each pose turned at random in every step.
 Measured are the area under the ROC curve of the score and the error of the move, on new poses of the
-complexes of training, as they are given and turned at random, and on complexes that were not seen.
+complexes of training, as they are given and turned at random, and on complexes that were not seen. And for
+means of 1, 2, ... networks, how far the move is from turning with the pose under the 24 rotations of a cube.
 """
+
+from itertools import combinations
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,8 @@ import optax
 
 from experiments import command
 from nteq.datasets import complexes
+from nteq.groups import octahedral
+from nteq.metrics import equivariance_error
 from nteq.radial import bessel_basis, envelope, lengths_and_directions
 
 # widths, and how many products make the messages of the three layers
@@ -194,6 +199,20 @@ def auc(score, native):
     return ((a > b) + 0.5 * (a == b)).mean((-2, -1))
 
 
+def spread(answer, params, poses):
+    """For means of 1, 2, ... networks, the equivariance error of the move, the mean over sets of networks."""
+    R = octahedral().matrices
+    moves = np.stack(
+        [answer(params, {**poses, "x": poses["x"] @ jnp.asarray(r.T, jnp.float32)})[1] for r in R]
+    )
+    members = range(moves.shape[1])
+    error = lambda chosen: equivariance_error(moves[:, list(chosen)].mean(1), R)
+    # the root mean square over poses and sets
+    return [
+        np.mean([error(chosen) ** 2 for chosen in combinations(members, size + 1)]) ** 0.5 for size in members
+    ]
+
+
 def parameters(kind):
     """How many numbers a network learns."""
     return sum(a.size for a in jax.tree.leaves(jax.eval_shape(lambda k: init(k, kind), jax.random.key(0))))
@@ -250,6 +269,7 @@ def experiment(options, folder):
     asked = [(poses, moves, test), (at_random, moves_at_random, test), (at_random, moves_at_random, unseen)]
     shape = len(KINDS), len(options.train), options.members, len(asked)
     found = {name: np.zeros(shape) for name in ("auc", "error")}
+    found["spread"] = np.zeros(shape[:3])
     keys = jax.random.split(jax.random.key(options.seed), options.members)
     folder.mkdir(parents=True, exist_ok=True)
     for i, kind in enumerate(KINDS):
@@ -267,21 +287,24 @@ def experiment(options, folder):
                     result["auc"].append(auc(np.asarray(score), native[chosen]))
                     size = (np.asarray(target)[chosen] ** 2).sum(-1).mean()
                     result["error"].append(np.sqrt((apart**2).sum(-1).mean(-1) / size))
+                result = {k: np.stack(v, -1) for k, v in result.items()}
+                result["spread"] = spread(answer, params, {k: a[test[:20]] for k, a in poses.items()})
                 with open(part.with_suffix(".part"), "wb") as file:
-                    np.savez(file, **{k: np.stack(v, -1) for k, v in result.items()})
+                    np.savez(file, **result)
                 part.with_suffix(".part").replace(part)
                 print(f"{kind}, {n} poses: loss {float(losses[:, -20:].mean()):.2f}", flush=True)
             with np.load(part) as stored:
                 for name, values in found.items():
                     values[i, j] = stored[name]
-            print(kind, n, "auc", found["auc"][i, j].mean(0).round(3), "error", found["error"][i, j].mean(0).round(3))
+            print(*(f"{name} {values[i, j].mean(0).round(3)}" for name, values in found.items()), flush=True)
     return {
         "kinds": list(KINDS),
         "parameters": [parameters(kind) for kind in KINDS],
         "train": options.train,
         "asked": ["as given", "turned", "unseen, turned"],
         # (kinds, sizes, networks, asked): the area under the ROC curve, and the root mean square error of
-        # the move in units of that of predicting no move
+        # the move in units of that of predicting no move; "spread" (kinds, sizes, how many networks) is the
+        # equivariance error of the mean move of so many
         **found,
         "test": test,
         "unseen": unseen,

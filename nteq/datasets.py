@@ -23,7 +23,15 @@ from jax import Array
 
 from nteq import _checks
 
-__all__ = ["complexes", "digits", "experiment", "fashion_mnist", "histology_patches", "natural_images", "noise"]
+__all__ = [
+    "complexes",
+    "digits",
+    "experiment",
+    "fashion_mnist",
+    "histology_patches",
+    "natural_images",
+    "noise",
+]
 
 SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # experiments/fashion_mnist_subset.py makes it
 SHIPPED_SIZES = 2000, 1000
@@ -197,7 +205,7 @@ def histology_patches(n: int, size: int = 32, seed: int = 0, part: str = "train"
 
 
 def complexes() -> dict[str, Any]:
-    r"""Poses of two protein chains, right and wrong, made of entries of the Protein Data Bank by rigid motions.
+    r"""Poses of two protein chains, right and wrong, made of PDB entries by rigid motions.
 
     One chain, the receptor, is where it is in the entry. The other, the ligand, has been turned, shifted and
     slid into contact. A pose is native-like where its interface is less than 4 Å from home, root mean square,
