@@ -160,7 +160,7 @@ def network(params, pose, raw=False):
     all_of = lambda a: None if a is None else jnp.broadcast_to(a, (n, *a.shape))
     s, v = convolve(
         layers[2], (s, v), all_of(s), all_of(v), at - at[:, None],
-        other(residue, all_of(residue)), real * (1 - jnp.eye(n)), CUTOFFS[2], raw,
+        other(residue, all_of(residue)), real * (1 - jnp.eye(n, dtype=x.dtype)), CUTOFFS[2], raw,
     )  # fmt: skip
     return answers(params, s, v, real, c)
 
