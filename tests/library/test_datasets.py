@@ -13,7 +13,15 @@ import pytest
 
 from nteq import datasets
 from nteq.actions import on_images
-from nteq.datasets import digits, experiment, fashion_mnist, histology_patches, natural_images, noise
+from nteq.datasets import (
+    complexes,
+    digits,
+    experiment,
+    fashion_mnist,
+    histology_patches,
+    natural_images,
+    noise,
+)
 from nteq.groups import cyclic
 
 
@@ -188,6 +196,42 @@ def test_stain_does_not_change_under_rotation_and_the_halves_are_apart():
     assert not np.isclose(patches[:, None], test[None]).all((2, 3, 4)).any()
 
 
+def test_complexes_are_proteins_in_contact_and_go_home_by_their_move():
+    poses = complexes()
+    n, half = len(poses["positions"]), 64
+    assert poses["positions"].shape == (n, 2 * half, 3) and n > 1500 and len(poses["names"]) == 12
+    for name in ("elements", "alpha"):
+        assert poses[name].shape == (n, 2 * half)
+    assert (poses["elements"][poses["alpha"]] == 0).all()  # alpha carbons are carbon
+    assert 0.5 < (poses["elements"] == 0).mean() < 0.75  # as in proteins
+    x = poses["positions"][::20].astype(float)
+    np.testing.assert_allclose(x.mean(1), 0, atol=1e-4)
+    apart = np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)
+    apart[:, np.arange(2 * half), np.arange(2 * half)] = np.inf
+    assert apart.min() > 1.0  # a bond is longer
+    between = apart[:, :half, half:].min((1, 2))
+    # three atoms may come nearer than 3 Å, the fourth is at 3 Å
+    assert between.max() < 3.1
+    fourth = np.sort(apart[:, :half, half:].min(1), axis=1)[:, 3]
+    np.testing.assert_allclose(fourth, 3.0, atol=0.05)
+    # no move is longer than the distance from home, and a decoy's is most of it
+    length = np.linalg.norm(poses["move"], axis=1)
+    assert (length < poses["distance"].astype(float) * 1.001 + 0.01).all()
+    assert (poses["native"] == (poses["distance"] < 4.01)).all() and poses["native"].mean() == 0.5
+    made = poses["provenance"]
+    assert made["command"].startswith("python -m experiments.complexes") and "CC0" in made["source"]
+    # a pose and its decoy come one after the other, of one complex and with as many contacts
+    contacts = poses["contacts"].astype(float).reshape(-1, 2)
+    assert (np.abs(np.log((1 + contacts[:, 0]) / (1 + contacts[:, 1]))) < 0.15).all()
+    assert (poses["complex"].reshape(-1, 2)[:, 0] == poses["complex"].reshape(-1, 2)[:, 1]).all()
+
+
+def test_complexes_that_are_missing_say_how_to_make_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "COMPLEXES", tmp_path / "complexes.npz")
+    with pytest.raises(FileNotFoundError, match=r"complexes: .* python -m experiments.complexes"):
+        complexes()
+
+
 def test_noise_is_uniform_and_uncorrelated():
     x = np.asarray(noise(jax.random.key(0), 100))
     assert abs(x.mean() - 0.5) < 4 * (1 / 12 / x.size) ** 0.5
@@ -210,7 +254,7 @@ def test_noise_is_uniform_and_uncorrelated():
         (
             lambda: experiment("potts"),
             "'potts' is none of comparison, cross_product, fashion_mnist, group_convolutions, group_kernels, "
-            "infinite_ensemble, ising, pipelines, rotations",
+            "infinite_ensemble, ising, pipelines, protein_complexes, rotations",
         ),
     ],
 )
@@ -222,7 +266,7 @@ def test_bad_input_is_named(call, message):
 def test_the_results_of_all_experiments_ship_with_their_provenance():
     names = (
         "comparison", "cross_product", "fashion_mnist", "group_convolutions", "group_kernels",
-        "infinite_ensemble", "ising", "rotations",
+        "infinite_ensemble", "ising", "protein_complexes", "rotations",
     )  # fmt: skip
     for name in names:
         made = experiment(name)["provenance"]

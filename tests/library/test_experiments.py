@@ -137,6 +137,22 @@ def test_the_group_convolutions_experiment_runs(tmp_path, refused):
 
 
 @pytest.mark.slow
+def test_the_protein_complexes_experiment_runs(tmp_path, refused):
+    out = tmp_path / "protein_complexes.npz"
+    done = command("protein_complexes", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["kinds"].tolist() == ["vectors", "scalars", "raw", "augmented"]
+    assert result["auc"].shape == result["error"].shape == (4, 1, 2, 3)
+    assert (result["auc"] >= 0).all() and (result["auc"] <= 1).all()
+    # as given and turned, in single precision
+    np.testing.assert_allclose(result["error"][:2, ..., 0], result["error"][:2, ..., 1], rtol=1e-4)
+    assert (result["spread"][:2] < 1e-4).all() and (result["spread"][2:] > 1e-2).all()
+    said = refused("protein_complexes", "--quick", "--train", 5000, "--out", tmp_path / "more.npz")
+    assert "--train must be at most" in said
+
+
+@pytest.mark.slow
 def test_the_group_kernels_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
     out = tmp_path / "group_kernels.npz"
     done = command("group_kernels", "--quick", "--out", out)
