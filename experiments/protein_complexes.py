@@ -317,7 +317,7 @@ if __name__ == "__main__":
         "protein_complexes",
         "Score and move of protein poses, with and without symmetry, against the number of poses.",
         members=5,
-        train=[100, 300, 1000],
+        train=[100, 1000],
         steps=300,
         batch=16,
         test=200,

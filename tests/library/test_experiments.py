@@ -396,6 +396,23 @@ def test_the_stored_group_convolutions_result_is_of_equal_networks_and_shows_wha
     assert (result["accuracy"][:, 2] > result["accuracy"][:, 0]).all()
 
 
+def test_the_stored_protein_complexes_result_is_of_equal_networks_and_beats_one_number():
+    result = experiment("protein_complexes")
+    kinds = result["kinds"].tolist()
+    assert kinds == ["vectors", "scalars", "raw", "augmented"]
+    assert result["auc"].shape == result["error"].shape == (4, len(result["train"]), 5, 3)
+    assert result["parameters"].max() < 1.06 * result["parameters"].min()
+    # the same answers for poses as given and turned, to single precision, if the symmetry is built in
+    for name in ("auc", "error"):
+        as_given, turned = result[name][..., 0], result[name][..., 1]
+        np.testing.assert_allclose(as_given[:2], turned[:2], rtol=1e-3)
+        assert np.abs(as_given[2:] - turned[2:]).max() > 1e-3
+    assert (result["spread"][:2] < 1e-4).all() and (result["spread"][2:] > 1e-2).all()
+    # no test pose was trained on, nor a complex that counts as unseen
+    assert not set(result["test"]) & set(result["unseen"])
+    assert (result["auc"][:2, -1, :, 1] > 0.7).all()
+
+
 def test_the_stored_group_kernels_come_to_the_limit_like_one_over_the_width():
     result = experiment("group_kernels")
     x, m = np.asarray(result["x"], float), result["widths"]
