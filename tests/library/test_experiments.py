@@ -199,6 +199,21 @@ def test_the_interatomic_potentials_experiment_runs(tmp_path, refused):
     assert "--train must be at most 800, what 200 test frames leave" in said
 
 
+def test_the_protein_complexes_experiment_runs(tmp_path, refused):
+    out = tmp_path / "protein_complexes.npz"
+    done = command("protein_complexes", "--quick", "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    assert result["kinds"].tolist() == ["vectors", "scalars", "raw", "augmented"]
+    assert result["auc"].shape == result["error"].shape == (4, 1, 2, 3)
+    assert (result["auc"] >= 0).all() and (result["auc"] <= 1).all()
+    # as given and turned, in single precision
+    np.testing.assert_allclose(result["error"][:2, ..., 0], result["error"][:2, ..., 1], rtol=1e-4)
+    assert (result["spread"][:2] < 1e-4).all() and (result["spread"][2:] > 1e-2).all()
+    said = refused("protein_complexes", "--quick", "--train", 5000, "--out", tmp_path / "more.npz")
+    assert "--train must be at most" in said
+
+
 @pytest.mark.slow
 def test_the_group_kernels_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
     out = tmp_path / "group_kernels.npz"
@@ -527,6 +542,23 @@ def test_the_stored_quantum_circuits_result_shows_what_is_built_in_and_what_augm
     slopes = [np.polyfit(np.log(members[:5]), np.log(curve[:5]), 1)[0] for curve in curves]
     assert np.abs(np.array(slopes[:2]) + 0.5).max() < 0.05 and slopes[2] > -0.1
     assert (result["p"][:2] > 1e-3).all() and result["p"][2] < 1e-20
+
+
+def test_the_stored_protein_complexes_result_is_of_equal_networks_and_beats_one_number():
+    result = experiment("protein_complexes")
+    kinds = result["kinds"].tolist()
+    assert kinds == ["vectors", "scalars", "raw", "augmented"]
+    assert result["auc"].shape == result["error"].shape == (4, len(result["train"]), 5, 3)
+    assert result["parameters"].max() < 1.06 * result["parameters"].min()
+    # the same answers for poses as given and turned, to single precision, if the symmetry is built in
+    for name in ("auc", "error"):
+        as_given, turned = result[name][..., 0], result[name][..., 1]
+        np.testing.assert_allclose(as_given[:2], turned[:2], rtol=1e-3)
+        assert np.abs(as_given[2:] - turned[2:]).max() > 1e-3
+    assert (result["spread"][:2] < 1e-4).all() and (result["spread"][2:] > 1e-2).all()
+    # no test pose was trained on, nor a complex that counts as unseen
+    assert not set(result["test"]) & set(result["unseen"])
+    assert (result["auc"][:2, -1, :, 1] > 0.7).all()
 
 
 def test_the_stored_group_kernels_come_to_the_limit_like_one_over_the_width():
