@@ -39,15 +39,7 @@ SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # experiments/fa
 SHIPPED_SIZES = 2000, 1000
 JETS = Path(__file__).with_name("top_jets.npz")  # experiments/top_jets.py makes it
 JETS_SIZES = 5000, 3000
-
-
-__all__ = ["digits", "ethanol", "experiment", "fashion_mnist", "histology_patches", "natural_images", "noise"]
-
-SHIPPED = Path(__file__).with_name("fashion_mnist_subset.npz")  # experiments/fashion_mnist_subset.py makes it
-SHIPPED_SIZES = 2000, 1000
 ETHANOL = Path(__file__).with_name("ethanol.npz")  # experiments/ethanol.py makes it
-
-
 COMPLEXES = Path(__file__).with_name("complexes.npz")  # experiments/complexes.py makes it
 RESULTS = Path(__file__).with_name("results")  # the commands in experiments make them
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
