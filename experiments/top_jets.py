@@ -2,8 +2,9 @@
 
 Its packages are not those of the book. In an environment of its own:
 
-    python -m venv /tmp/jets && /tmp/jets/bin/pip install -r experiments/top_jets.requirements.txt
-    /tmp/jets/bin/python -m experiments.top_jets
+    python -m venv .venvs/top_jets
+    .venvs/top_jets/bin/pip install -r experiments/top_jets.requirements.txt
+    .venvs/top_jets/bin/python -m experiments.top_jets
 
 Pythia 8 collides protons at 14 TeV and produces either pairs of top quarks that decay to quarks (signal) or
 two jets of light quarks and gluons (background, "QCD"). What is visible within |η| < 4 is clustered with
