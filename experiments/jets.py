@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from sklearn.metrics import roc_auc_score
 
 from experiments import command
 from nteq.datasets import top_jets
@@ -233,13 +234,6 @@ def asker(kind):
     return jax.jit(lambda params, p: jax.lax.map(lambda jet: one(params, jet), p, batch_size=100))
 
 
-def auc(logits, y):
-    """The probability that a top jet has a larger logit than another jet."""
-    place = np.argsort(np.argsort(logits)) + 1
-    tops, others = y.sum(), len(y) - y.sum()
-    return (place[y == 1].sum() - tops * (tops + 1) / 2) / (tops * others)
-
-
 def accuracies(options, kind, n, x, y, x_test, y_test):
     """Accuracy and AUC (2, draws, rapidities), each draw with a training set of n jets and a start."""
     across = jnp.tile(jnp.array([1.0, 0, 0]), (len(x_test), 1))
@@ -253,7 +247,7 @@ def accuracies(options, kind, n, x, y, x_test, y_test):
         params = train(jax.random.fold_in(jax.random.key(options.seed), draw), x, y, n, draw)
         for k, p in enumerate(tests):
             logits = np.asarray(ask(params, p))
-            found[:, draw, k] = ((logits > 0) == y_test).mean(), auc(logits, y_test)
+            found[:, draw, k] = ((logits > 0) == y_test).mean(), roc_auc_score(y_test, logits)
     return found
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from sklearn.metrics import roc_auc_score
 
 from experiments import command
 from nteq.datasets import complexes
@@ -193,12 +194,6 @@ def turned(R, poses, moves):
     return {**poses, "x": jnp.einsum("nxy,nky->nkx", R, poses["x"])}, jnp.einsum("nxy,ny->nx", R, moves)
 
 
-def auc(score, native):
-    """How often a native-like pose has a higher score than a decoy."""
-    a, b = score[..., native, None], score[..., None, ~native]
-    return ((a > b) + 0.5 * (a == b)).mean((-2, -1))
-
-
 def spread(answer, params, poses):
     """For means of 1, 2, ... networks, the equivariance error of the move, the mean over sets of networks."""
     R = octahedral().matrices
@@ -284,7 +279,9 @@ def experiment(options, folder):
                 for where, target, chosen in asked:
                     score, move = answer(params, {k: a[chosen] for k, a in where.items()})
                     apart = scale * np.asarray(move) - np.asarray(target)[chosen]
-                    result["auc"].append(auc(np.asarray(score), native[chosen]))
+                    result["auc"].append(
+                        [roc_auc_score(native[chosen], of_one) for of_one in np.asarray(score)]
+                    )
                     size = (np.asarray(target)[chosen] ** 2).sum(-1).mean()
                     result["error"].append(np.sqrt((apart**2).sum(-1).mean(-1) / size))
                 result = {k: np.stack(v, -1) for k, v in result.items()}

@@ -154,12 +154,6 @@ def twirl(A, rotations):
     return total / len(rotations)
 
 
-def exact_twirl(A):
-    F = np.eye(4)[[0, 2, 1, 3]]
-    a, b = np.linalg.solve([[4, 2], [2, 4]], [np.trace(A), np.trace(A @ F)])
-    return a * np.eye(4) + b * F
-
-
 # %% twirl: wrong, "its inverse is the conjugate transpose"
 def twirl(A, rotations):
     n, total = len(A).bit_length() - 1, 0
@@ -171,22 +165,10 @@ def twirl(A, rotations):
     return total / len(rotations)
 
 
-def exact_twirl(A):
-    F = np.eye(4)[[0, 2, 1, 3]]
-    a, b = np.linalg.solve([[4, 2], [2, 4]], [np.trace(A), np.trace(A @ F)])
-    return a * np.eye(4) + b * F
-
-
 # %% twirl: wrong, "Only the first qubit is turned"
 def twirl(A, rotations):
     return np.mean([np.kron(V, np.eye(len(A) // 2)) @ A @ np.kron(V, np.eye(len(A) // 2)).conj().T
                     for V in rotations], axis=0)
-
-
-def exact_twirl(A):
-    F = np.eye(4)[[0, 2, 1, 3]]
-    a, b = np.linalg.solve([[4, 2], [2, 4]], [np.trace(A), np.trace(A @ F)])
-    return a * np.eye(4) + b * F
 
 
 # %% twirl: wrong, "It is a sum where a mean should be"
@@ -200,44 +182,14 @@ def twirl(A, rotations):
     return total
 
 
-def exact_twirl(A):
-    F = np.eye(4)[[0, 2, 1, 3]]
-    a, b = np.linalg.solve([[4, 2], [2, 4]], [np.trace(A), np.trace(A @ F)])
-    return a * np.eye(4) + b * F
-
-
-# %% twirl: wrong, "Only the trace is kept"
+# %% twirl: wrong, "Without its inverse on the right"
 def twirl(A, rotations):
-    n, total = len(A).bit_length() - 1, 0
-    for V in rotations:
-        U = V
-        for _ in range(n - 1):
-            U = np.kron(U, V)
-        total = total + U @ A @ U.conj().T
-    return total / len(rotations)
+    from functools import reduce
+    n = len(A).bit_length() - 1
+    return np.mean([reduce(np.kron, [V] * n) @ A for V in rotations], axis=0)
 
 
-def exact_twirl(A):
-    return np.trace(A) / 4 * np.eye(4)
-
-
-# %% twirl: wrong, "1 and F are not orthogonal"
-def twirl(A, rotations):
-    n, total = len(A).bit_length() - 1, 0
-    for V in rotations:
-        U = V
-        for _ in range(n - 1):
-            U = np.kron(U, V)
-        total = total + U @ A @ U.conj().T
-    return total / len(rotations)
-
-
-def exact_twirl(A):
-    F = np.eye(4)[[0, 2, 1, 3]]
-    return np.trace(A) / 4 * np.eye(4) + np.trace(A @ F) / 4 * F
-
-
-# %% twirl: right, by singlet and triplet
+# %% twirl: right, all rotations at once
 def twirl(A, rotations):
     from functools import reduce
     n = int(np.log2(len(A)) + 0.5)
@@ -245,14 +197,7 @@ def twirl(A, rotations):
     return (U @ A @ np.conj(U.swapaxes(1, 2))).mean(0)
 
 
-def exact_twirl(A):
-    singlet = np.array([0, 1, -1, 0]) / 2**0.5
-    P = np.outer(singlet, singlet)
-    Q = np.eye(4) - P
-    return np.trace(A @ P) * P + np.trace(A @ Q) / 3 * Q
-
-
-# %% twirl: right, axis by axis, and with the Heisenberg coupling
+# %% twirl: right, axis by axis
 def twirl(A, rotations):
     n = len(A).bit_length() - 1
     total = np.zeros(A.shape, complex)
@@ -265,6 +210,40 @@ def twirl(A, rotations):
     return total / len(rotations)
 
 
+# %% exact_twirl: wrong, "Only the trace is kept"
+def exact_twirl(A):
+    return np.trace(A) / 4 * np.eye(4)
+
+
+# %% exact_twirl: wrong, "1 and F are not orthogonal"
+def exact_twirl(A):
+    F = np.eye(4)[[0, 2, 1, 3]]
+    return np.trace(A) / 4 * np.eye(4) + np.trace(A @ F) / 4 * F
+
+
+# %% exact_twirl: wrong, "The two coefficients have changed places"
+def exact_twirl(A):
+    F = np.eye(4)[[0, 2, 1, 3]]
+    b, a = np.linalg.solve([[4, 2], [2, 4]], [np.trace(A), np.trace(A @ F)])
+    return a * np.eye(4) + b * F
+
+
+# %% exact_twirl: wrong, "The trace of F is 2 and not 0 or 4"
+def exact_twirl(A):
+    F = np.eye(4)[[0, 2, 1, 3]]
+    a, b = np.linalg.solve([[4, 1], [1, 4]], [np.trace(A), np.trace(A @ F)])
+    return a * np.eye(4) + b * F
+
+
+# %% exact_twirl: right, by singlet and triplet
+def exact_twirl(A):
+    singlet = np.array([0, 1, -1, 0]) / 2**0.5
+    P = np.outer(singlet, singlet)
+    Q = np.eye(4) - P
+    return np.trace(A @ P) * P + np.trace(A @ Q) / 3 * Q
+
+
+# %% exact_twirl: right, with the Heisenberg coupling
 def exact_twirl(A):
     X, Y, Z = np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])
     H = sum(np.kron(P, P) for P in (X, Y, Z))  # the Heisenberg coupling, orthogonal to 1

@@ -92,6 +92,13 @@ def test_no_displayed_formula_is_wider_than_its_column(visit):
     assert wide == []
 
 
+def test_what_a_cell_prints_fits_its_column(visit):
+    wide = visit.page.locator(".cell_output pre").evaluate_all(
+        "(all) => all.filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent.slice(0, 60))"
+    )
+    assert wide == []
+
+
 def test_pictures_are_described_in_sentences(visit):
     for alt in visit.page.locator("article img").evaluate_all("(all) => all.map((image) => image.alt)"):
         assert len(alt.split()) >= 3 and not re.search(r"\.(png|svg|jpe?g|webp)\b", alt), alt
