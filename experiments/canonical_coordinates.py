@@ -3,8 +3,9 @@
 Networks of about equally many parameters see handwritten digits from 0 to 8 in logarithmic coordinates, in
 which turning and scaling an image is a shift. All but those that are augmented are trained on upright images.
 Measured is how often they are right about upright test images, about turned ones, about turned and scaled
-ones; how far the pose that the transformer finds is from the one it was shown; and how the answers of
-ensembles that were trained with eight turns spread over these turns, against the number of members.
+ones, after several numbers of steps, the same numbers for all networks; how far the pose that the transformer
+finds is from the one it was shown; and how the answers of ensembles that were trained with eight turns spread
+over these turns, against the number of members.
 
 Images are functions on the plane of complex numbers, linear between pixels, and |z| = 1 is the largest circle
 in the square. `see(x, a)` is the image ρ(a)x, turned by arg a and scaled by |a|, in logarithmic coordinates.
@@ -31,7 +32,6 @@ KINDS = {  # channels of the classifier, how it finds the pose, the angles and l
     "moments": (19, "moments", 0.0, 0.0),
     "transformer": (16, "learned", 0.0, 0.0),
 }
-LONGER = 3  # times as many steps for those that are augmented, which have more to learn
 TESTS = {"upright": (0.0, 0.0), "turned": (np.pi, 0.0), "turned and scaled": (np.pi, 0.3)}
 SCALES = np.linspace(-0.9, 0.9, 7)  # logarithms
 CLASSES = 9  # without the nine, which is a turned six
@@ -146,9 +146,10 @@ def adam(rate: float, steps: int) -> optax.GradientTransformation:
 
 
 @partial(jax.jit, static_argnames=("kind", "optimizer", "turns"))
-def step(carry, key, x, y, kind: str, optimizer, turns: int):
-    """One step on a batch, each image at a random angle and scale of its kind, or in one of so many turns."""
+def step(carry, key, x, y, rows, kind: str, optimizer, turns: int):
+    """One step on the rows, each image at an angle and scale of its kind, or in one of so many turns."""
     params, state = carry
+    x, y = x[rows], y[rows]
     _, how, angle, scale = KINDS[kind]
     a = drawn(key, len(x), angle, scale)
     if turns:
@@ -172,7 +173,7 @@ def train(key, x, y, kind: str, steps: int, batch: int, rate: float, turns: int 
     rows = np.asarray(jax.random.randint(start, (steps, batch), 0, len(x)))
     # not in a scan: there XLA's convolutions take five times as long on CPUs
     for chosen, key in zip(rows, keys, strict=True):
-        carry = step(carry, key, x[chosen], y[chosen], kind, optimizer, turns)
+        carry = step(carry, key, x, y, chosen, kind, optimizer, turns)
     return carry[0]
 
 
@@ -182,16 +183,18 @@ def scores(params: dict, x: Array, a: Array, how: str | None) -> Array:
     return answer(params, x, jnp.broadcast_to(a, len(x)), how)
 
 
-def measured(params: dict, kind: str, x: Array, y: Array, key: Array) -> dict[str, np.ndarray]:
-    """How a trained network does on test images."""
-    how = KINDS[kind][1]
-    ask = lambda a: np.asarray(scores(params, x, a, how).argmax(1))
-    right = lambda a: (ask(a) == np.asarray(y)).mean()
+def measured(several: list[dict], kind: str, x: Array, y: Array, key: Array) -> dict[str, np.ndarray]:
+    """How networks do on test images: the accuracy of each, and more of the last of them."""
+    how, params = KINDS[kind][1], several[-1]
+    ask = lambda a, params=params: np.asarray(scores(params, x, a, how).argmax(1))
+    right = lambda *asked: (ask(*asked) == np.asarray(y)).mean()
     turned = drawn(key, len(x), np.pi, 0.0)
     upright = ask(jnp.ones(1, complex))
     kept = lambda degrees: (ask(jnp.exp(1j * jnp.deg2rad(jnp.full(1, degrees)))) == upright).mean()
     found = {
-        "accuracy": np.array([right(drawn(key, len(x), *TESTS[test])) for test in TESTS]),
+        "accuracy": np.array(
+            [[right(drawn(key, len(x), *about), params) for about in TESTS.values()] for params in several]
+        ),
         "at_scale": np.array([right(turned * jnp.exp(s)) for s in SCALES]),
         # by whole steps of the grid, and by as many and a half
         "same": np.array([np.mean([kept(45.0 * k + between) for k in range(8)]) for between in (0, 5.625)]),
@@ -220,10 +223,10 @@ def spread(mean: Array) -> Array:
 
 def ensemble(key, x, y, x_test, options) -> dict[str, np.ndarray]:
     """Spreads over turns of ensembles that were trained with eight turns."""
-    found = []
+    found, steps = [], options.ensemble_steps
     for number in range(options.members):
         shown = jax.random.fold_in(key, number)
-        params = train(shown, x, y, "turns", options.steps, options.batch, options.learning_rate, turns=8)
+        params = train(shown, x, y, "turns", steps, options.batch, options.learning_rate, turns=8)
         angles = jnp.exp(2j * jnp.pi / 16 * jnp.arange(16))
         found.append(np.stack([scores(params, x_test, a[None], None) for a in angles]))
     members, sizes = np.stack(found), command.sizes(options.members)
@@ -254,9 +257,11 @@ def experiment(options, folder):
         return dict(np.load(path))
 
     def one(kind, rows, test, key, asked):
-        steps = options.steps * (LONGER if KINDS[kind][2] else 1)
-        params = train(key, x[rows], y[rows], kind, steps, options.batch, options.learning_rate)
-        return measured(params, kind, x[test], y[test], asked)
+        several = [
+            train(key, x[rows], y[rows], kind, steps, options.batch, options.learning_rate)
+            for steps in options.steps
+        ]
+        return measured(several, kind, x[test], y[test], asked)
 
     shape = len(options.kinds), len(options.train), options.draws
     found, neighbours = {}, np.zeros((len(options.train), options.draws, len(TESTS)))
@@ -285,12 +290,13 @@ def experiment(options, folder):
         "kinds": options.kinds,
         "parameters": [sum(a.size for a in jax.tree.leaves(params)) for params in numbers],
         "train": options.train,
+        "steps": options.steps,
         "tests": list(TESTS),
         "scales": SCALES,
-        # (kinds, sizes, training sets, …): the share of right answers for each of the tests, and for turned
-        # images at each of the scales; the share of answers that are those on the upright image, after turns
-        # by whole steps of the grid and by halves; the median and the 90th percentile of how far the pose
-        # turns less or more than the image, in degrees
+        # (kinds, sizes, training sets, …): the share of right answers, (…, steps, tests). After the most
+        # steps: that for turned images at each of the scales; the share of answers that are those on the
+        # upright image, after turns by whole steps of the grid and by halves; the median and the 90th
+        # percentile of how far the pose turns less or more than the image, in degrees
         **found,
         "nearest": neighbours,  # (sizes, training sets, tests)
         # for each size of ensemble, over 8 and over 16 turns, and the standard errors
@@ -306,7 +312,8 @@ if __name__ == "__main__":
         kinds=list(KINDS),
         train=[200, 1000],
         draws=5,
-        steps=400,
+        steps=[100, 300, 1000, 3000],
+        ensemble_steps=1000,
         batch=32,
         test=TEST,
     )
@@ -314,9 +321,10 @@ if __name__ == "__main__":
     add("--kinds", choices=KINDS, nargs="+", help="the networks")
     add("--train", type=command.at_least(1), nargs="+", help="training images")
     add("--draws", type=command.at_least(1), help="training sets of each size")
-    add("--steps", type=command.at_least(1), help="training steps, three times as many with augmentation")
+    add("--steps", type=command.at_least(1), nargs="+", help="training steps, each number from a new start")
+    add("--ensemble-steps", type=command.at_least(1), help="training steps of each network of the ensemble")
     add("--batch", type=command.at_least(1), help="images in a step")
     add("--test", type=command.at_least(1), help="test images")
-    add("--learning-rate", type=float, default=5e-3, help="of Adam at the first step; it falls to zero")
-    quick = dict(members=2, train=[32], draws=1, steps=5, test=16)
+    add("--learning-rate", type=float, default=0.015, help="of Adam at the first step; it falls to zero")
+    quick = dict(members=2, train=[32], draws=1, steps=[2, 5], ensemble_steps=5, test=16)
     command.main(arguments, quick, experiment)
