@@ -61,9 +61,9 @@ def test_derivatives_are_finite_everywhere_and_right():
         slope = np.asarray(of(jnp.asarray(x)))
         assert np.isfinite(slope).all()
         if x.any():
-            steps = 1e-6 * np.eye(3)
-            numeric = [(of_scipy(x + h, 4) - of_scipy(x - h, 4)) / 2e-6 for h in steps]
-            np.testing.assert_allclose(slope, np.stack(numeric, -1), atol=1e-8)
+            steps = 1e-4 * np.eye(3)  # near a pole the oracle has eight digits
+            numeric = [(of_scipy(x + h, 4) - of_scipy(x - h, 4)) / 2e-4 for h in steps]
+            np.testing.assert_allclose(slope, np.stack(numeric, -1), rtol=1e-6, atol=3e-6)
     assert np.isfinite(jax.hessian(lambda x: spherical_harmonics(x, 4).sum())(jnp.zeros(3))).all()
 
 
