@@ -300,7 +300,7 @@ def qm9(n: int = 2000, path: str | Path | None = None) -> dict[str, Any]:
     B3LYP/6-31G(2df,p). These are a random 2000 of them, in random order, which
     `python -m experiments.qm9_molecules` took from the package qm9pack (MIT licence, © 2024 Raghu).
 
-    **They are oriented**, as in QM9: the unit vector from the mean of the atoms to the first of them is
+    They are oriented, as in QM9: the unit vector from the mean of the atoms to the first of them is
     (−.07, .59, −.03) in the mean, and the mean dipole moment is (−.05, .72, −.03) D. A model that is not
     invariant can make use of that, so turn every molecule at random before you ask what symmetry is worth.
 
