@@ -23,12 +23,15 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from nteq.actions import on_lattices, on_vectors, orbit
+from nteq.actions import on_harmonics, on_lattices, on_vectors, orbit
+from nteq.averages import orbit_average
 from nteq.compat import neural_tangents as nt
 from nteq.compat import stax
+from nteq.datasets import qm9
 from nteq.gradient_flow import GradientFlow
-from nteq.groups import cyclic, dihedral
+from nteq.groups import cyclic, dihedral, icosahedral
 from nteq.kernels import mlp_kernel
+from nteq.molecules import densities, molecule_kernel
 from nteq.plotting import COLOURS, use_style
 from tools import places
 
@@ -57,6 +60,7 @@ def dense():
 
 network = stax.serial(stax.Flatten(), dense(), stax.Relu(), dense(), stax.Relu(), dense())[2]
 theirs = jax.jit(network, static_argnames="get")
+their_atoms = jax.jit(stax.serial(dense(), stax.Relu(), dense())[2], static_argnames="get")
 ours = mlp_kernel(2, "relu", W_STD, B_STD)
 
 
@@ -92,6 +96,30 @@ def written_out_covariance(action, x, y, far):
     labels = jnp.tile(y, action.group.order)[:, None]
     predict = nt.predict.gradient_descent_mse_ensemble(network, images, labels)
     return predict(t=TIME, x_test=far, get="ntk", compute_cov=True).covariance
+
+
+def molecules(n):
+    """Densities of molecules of QM9."""
+    given = qm9(n)
+    return densities(given["positions"], given["numbers"])
+
+
+def engine_molecules(x):
+    """Their Gram matrix, averaged over the rotations of an icosahedron, by `orbit_average`."""
+    kernel = molecule_kernel(4, 1, "relu", W_STD, B_STD)
+    return orbit_average(kernel, on_harmonics(icosahedral()), check=False)(x, x).ntk
+
+
+def written_out_molecules(x):
+    """The same by the kernel of neural-tangents between all atoms, one rotation after the other."""
+    n, atoms, action = *x.shape[:2], on_harmonics(icosahedral())
+    kinds = x[:, :, :4, 0].reshape(n * atoms, 4)
+    one, total = x[:, :, 4:].reshape(n * atoms, -1), 0.0
+    for g in range(action.group.order):
+        two = action(g, x)[:, :, 4:].reshape(n * atoms, -1)
+        pairs = (kinds @ kinds.T) * their_atoms(one, two, get="ntk")
+        total = total + pairs.reshape(n, atoms, n, atoms).sum((1, 3)) / action.group.order
+    return total
 
 
 def timed(function, *arguments):
@@ -324,6 +352,13 @@ def main():
             engine_covariance,
             written_out_covariance,
             (c4, *lattices(500, 64)),
+            1e-5,
+        ),
+        compare(
+            "64 molecules, averaged over $I$, depth 1",
+            engine_molecules,
+            written_out_molecules,
+            (molecules(64),),
             1e-5,
         ),
         *kernel_speed(),

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.bench import _resident
-from nteq import _convolutions
+from nteq import _convolutions, _nonlinearities
 from nteq.actions import on_images
 from nteq.averages import orbit_average
 from nteq.compat import stax
@@ -94,7 +94,7 @@ def bare(dtype, side=16, lanes=None):
     def step(_, state):
         for _ in range(2):
             state = jnp.swapaxes(_convolutions._apply(sums, state), 0, 1)
-        first, second = _convolutions._moments(state[:, :, 0], 1e-6)
+        first, second = _nonlinearities.moments(state[:, :, 0], 1e-6)
         return jnp.stack([first, state[:, :, 1] * second], axis=2)
 
     loop = jax.jit(lambda state: jax.lax.fori_loop(0, BARE_STEPS, step, state))

@@ -8,6 +8,7 @@ pass.
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -138,3 +139,12 @@ def batch(caller: str, name: str, values: Any) -> Array:
             "For one example add a leading axis: x[None]."
         )
     return values
+
+
+def memory_of(device: jax.Device) -> float | None:
+    """How many bytes may be used there, None where nobody knows."""
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    if hasattr(os, "sysconf"):
+        return 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.polynomial import chebyshev
 
 from nteq._closed_forms import _exponent, _power
+from nteq._nonlinearities import NONLINEARITIES, level, rounding
 from nteq._products import matmul
 
 _VECTOR = 16  # lanes that a processor's loops need at least to be fast
@@ -254,8 +254,7 @@ class _Side(NamedTuple):
 def _side(layers: Layers, axes: tuple[_Axis, _Axis], images: Array, W_std: Array, b_std: Array) -> _Side:
     pixels = jnp.transpose(images, (3, 1, 2, 0))
     scale, bias = (jnp.full(images.shape[:1], value, images.dtype) for value in (1.0, b_std))
-    relu = layers.activation == "relu"
-    if relu:  # is homogeneous: in units in which no square over- or underflows
+    if layers.activation == "relu":  # is homogeneous: in units in which no square over- or underflows
         info = jnp.finfo(images.dtype)
         largest = jnp.maximum(jnp.abs(pixels).max((0, 1, 2)), jnp.abs(bias))
         exponent = jnp.clip(_exponent(largest), info.minexp, info.maxexp - 2)
@@ -276,14 +275,8 @@ def _side(layers: Layers, axes: tuple[_Axis, _Axis], images: Array, W_std: Array
         square = jnp.swapaxes(square, 0, 1)
         known = np.multiply.outer(inside[1], inside[0]).reshape(square.shape[:2] + (1,) * bias.ndim)
         square = jnp.where(known, factor * square + bias[None, None] ** 2, 0)
-        norm, inverse = _root(square)
-        if relu:
-            levels.append((norm, inverse))
-            square = square / 2
-        else:
-            length = jnp.sqrt(1 + 2 * square)
-            levels.append((norm, inverse, length, 1 / length))
-            square, _ = _erf(square, square, levels[-1], levels[-1], 0.5)
+        of, square = level(layers.activation, square)
+        levels.append(of)
     return _Side(pixels, levels, bias, scale)
 
 
@@ -302,19 +295,12 @@ def _apply(matrix: Array, a: Array) -> Array:
     return matmul(matrix, a.reshape(a.shape[0], -1)).reshape(-1, *a.shape[1:])
 
 
-def _root(square: Array) -> tuple[Array, Array]:
-    """√a and 1/√a; of zero, zeros with derivatives that are zero."""
-    zero = square == 0
-    root = jnp.sqrt(jnp.where(zero, 1, square))
-    return jnp.where(zero, 0, root), jnp.where(zero, 0, 1 / root)
-
-
 def _layers(layers: Layers, one: _Side, two: _Side, sums: Sequence[tuple[Array, Array]]) -> Array:
     """The sums of both over all pairs of pixels after the last nonlinearity, (2, *lanes).
 
     `sums` are the matrices of the rows and columns of each layer, the factor on the first.
     """
-    nonlinearity: Callable[..., tuple[Array, Array]] = {"relu": _relu, "erf": _erf}[layers.activation]
+    nonlinearity = NONLINEARITIES[layers.activation]
     bias = (one.bias * two.bias)[None, None]
     channels, dtype = one.pixels.shape[0], one.pixels.dtype
     state = _products(one.pixels, two.pixels) / channels
@@ -326,7 +312,7 @@ def _layers(layers: Layers, one: _Side, two: _Side, sums: Sequence[tuple[Array, 
         state = jnp.swapaxes(state, 0, 1).reshape(*state.shape[1::-1], -1, *lanes)
         nngp = state[:, :, 0] + bias
         ntk = nngp if layer == 0 else state[:, :, 1] + nngp
-        few = _rounding(dtype, size, channels if layer == 0 else 1)
+        few = rounding(dtype, size, channels if layer == 0 else 1)
         # one array for both: XLA computes them in one go, and multiplies them in one go
         state = jnp.stack(nonlinearity(nngp, ntk, one.levels[layer], two.levels[layer], few), axis=2)
     state = state.reshape(state.shape[0] * state.shape[1], -1)
@@ -421,113 +407,3 @@ def _products(a: Array, b: Array) -> Array:
     a, b = (_fit(side, 0, groups * _CHANNELS).reshape(groups, _CHANNELS, *side.shape[1:]) for side in (a, b))
     start = jnp.zeros(jnp.broadcast_shapes(a.shape[2:], b.shape[2:]), a.dtype)
     return jax.lax.scan(lambda total, ab: (total + _products(*ab), None), start, (a, b))[0]
-
-
-def _rounding(dtype: Any, size: int, channels: int) -> float:
-    """What rounding leaves of 1 − cos of equal or parallel patches."""
-    return float(jnp.finfo(dtype).eps) * (8 + 2 * size + channels**0.5)
-
-
-@functools.cache
-def _arc_coefficients(degree: int, most: float, half: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    r"""Polynomials p and r with arccos(1 − u) = √u p(u) and sin θ − θ cos θ = u√u r(u), for u ≤ most.
-
-    The second is the integral of the first, ∫ θ sin θ dθ. With half, of arcsin(√u) = √u p(u).
-    """
-    terms = np.arange(160)
-    odd: Any = 2 * terms + 1
-    series = np.cumprod(np.append(1.0, odd[:-1] / (odd[:-1] + 1))) / odd  # arcsin(s)/s in powers of s²
-    if not half:
-        series = math.sqrt(2) * series / 2.0**terms
-    nodes = chebyshev.chebpts1(96)
-    values = np.polynomial.polynomial.polyval(most * (nodes + 1) / 2, series)
-    fit = chebyshev.Chebyshev(chebyshev.chebfit(nodes, values, degree), domain=[0, most])
-    p = fit.convert(kind=np.polynomial.Polynomial, domain=[-1, 1], window=[-1, 1]).coef
-    return tuple(map(float, p)), tuple(float(c) / (k + 1.5) for k, c in enumerate(p))
-
-
-def _degree(dtype: Any, single: int, double: int) -> int:
-    return single if jnp.finfo(dtype).bits == 32 else double
-
-
-def _polynomial(coefficients: Sequence[float], u: Array) -> Array:
-    value = jnp.full_like(u, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        value = value * u + coefficient
-    return value
-
-
-def _gap(cosine: Array, few: float) -> Array:
-    """1 − |cos|, zero where it is rounding."""
-    u = 1 - jnp.abs(cosine)
-    return jnp.where(u > few, u, 0)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _moments(cosine: Array, few: float) -> tuple[Array, Array]:
-    """κ₁ = (sin θ + (π − θ) cos θ)/π and κ₀ = 1 − θ/π (Cho & Saul 2009), and neither from an arccos."""
-    p, r = _arc_coefficients(_degree(cosine.dtype, 8, 21), 1.0, False)
-    u = jnp.maximum(1 - jnp.abs(cosine), 0)
-    root = jnp.sqrt(jnp.where(u > few, u, 0))
-    turned = root * _polynomial([c / math.pi for c in p], u)
-    first = root * u * _polynomial([c / math.pi for c in r], u) + jnp.maximum(cosine, 0)
-    return first, jnp.where(cosine >= 0, 1 - turned, turned)
-
-
-def _sine(cosine: Array, few: float) -> tuple[Array, Array]:
-    """Sin θ and its inverse, zeros where it is rounding: the symmetric derivative at the tip of a cone."""
-    u = _gap(cosine, few)
-    return _root(u * (2 - u))
-
-
-@_moments.defjvp
-def _moments_jvp(few: float, primals: tuple[Array], tangents: tuple[Array]) -> Any:
-    first, second = _moments(primals[0], few)
-    return (first, second), (second * tangents[0], _sine(primals[0], few)[1] / math.pi * tangents[0])
-
-
-def _relu(nngp: Array, ntk: Array, of1: Any, of2: Any, few: float) -> tuple[Array, Array]:
-    """E[φ(u)φ(u′)] and Θ E[φ′(u)φ′(u′)], of K, Θ and the roots of the variances and their inverses."""
-    return _relu_pairs(nngp, ntk, *of1, *of2, few)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(6,))
-def _relu_pairs(
-    nngp: Array, ntk: Array, norm1: Array, inverse1: Array, norm2: Array, inverse2: Array, few: float
-) -> tuple[Array, Array]:
-    first, second = _moments(nngp * inverse1 * inverse2, few)
-    return norm1 * norm2 * (first / 2), ntk * (second / 2)
-
-
-@_relu_pairs.defjvp
-def _relu_pairs_jvp(few: float, primals: Any, tangents: Any) -> Any:
-    nngp, ntk, norm1, inverse1, norm2, inverse2 = primals
-    d_nngp, d_ntk, d_norm1, _, d_norm2, _ = tangents
-    cosine = nngp * inverse1 * inverse2
-    first, second = _moments(cosine, few)
-    sine, steep = _sine(cosine, few)
-    d_norms = norm2 * d_norm1 + norm1 * d_norm2
-    # of no inverse: at a zero patch this is the mean over opposite sides
-    d_first = second / 2 * d_nngp + sine / (2 * math.pi) * d_norms
-    d_cosine = d_nngp * inverse1 * inverse2 - cosine * (d_norm1 * inverse1 + d_norm2 * inverse2)
-    d_second = second / 2 * d_ntk + ntk * (steep / (2 * math.pi)) * d_cosine
-    return (norm1 * norm2 * (first / 2), ntk * (second / 2)), (d_first, d_second)
-
-
-def _erf(nngp: Array, ntk: Array, of1: Any, of2: Any, few: float) -> tuple[Array, Array]:
-    """The same for erf, of which the variances a give √a, 1/√a, √(1 + 2a) and its inverse as well."""
-    (norm1, inverse1, length1, short1), (norm2, inverse2, length2, short2) = of1, of2
-    # With τ = 2K/(αβ), α = √(1 + 2a) and β likewise: αβ − 2|K| = (αβ − 2√(ab)) + 2√(ab)(1 − |cos|), of which
-    # neither part cancels; the first is a quotient.
-    norms, lengths = norm1 * norm2, length1 * length2
-    least = (length1 / lengths * length1 + (length2**2 - 1) / lengths) / (1 + 2 * norms / lengths)
-    gap = (least + 2 * norms * _gap(nngp * inverse1 * inverse2, few)) * short1 * short2  # 1 − |τ|
-    tau = 2 * nngp * short1 * short2
-    steep = jnp.abs(tau) > 0.5
-    p, _ = _arc_coefficients(_degree(nngp.dtype, 6, 14), 0.25, True)
-    half = jnp.where(steep, gap / 2, 0.25)
-    flat = jnp.where(steep, 0, tau)
-    series = _polynomial(p, jnp.where(steep, half, flat**2))
-    arcsine = jnp.where(steep, jnp.sign(tau) * (math.pi / 2 - 2 * jnp.sqrt(half) * series), flat * series)
-    inverse = short1 * short2 / jnp.sqrt(gap * (2 - gap))
-    return 2 / math.pi * arcsine, 4 / math.pi * inverse * ntk

@@ -6,6 +6,7 @@ Outside of a trace each core takes pieces of its own; inside, one program takes 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -64,22 +65,31 @@ def pair_values(layers: Layers, W_std: Any, b_std: Any, x1: Array, x2: Array, wa
     if not known:
         return _in_one_program(layers, W_std, b_std, x1, x2, wanted)
     device = next(iter(x1.devices()))
-    images1, images2, wide = np.asarray(x1), np.asarray(x2), jnp.result_type(float) == np.float64
+    images1, images2 = np.asarray(x1), np.asarray(x2)
     pieces = _pieces(layers, x1.shape[1:], x1.dtype, wanted, device.platform)
 
     def piece(which: int) -> np.ndarray:
-        # what is set for a thread is not for another
-        with jax.enable_x64(wide), jax.default_device(device):
-            rows, columns = images1[pieces.rows[which]], images2[pieces.columns[which]]
-            return np.asarray(_piece(layers, W_std, b_std, rows, columns))
+        rows, columns = images1[pieces.rows[which]], images2[pieces.columns[which]]
+        return np.asarray(_piece(layers, W_std, b_std, rows, columns))
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # another thread for a single piece, too: it is in no trace, and finds what another has compiled
-    pool = _threads(os.getpid(), cores if device.platform == "cpu" else 1)
-    values = list(pool.map(piece, range(len(pieces.rows))))
+    values = list(on_all_cores(piece, len(pieces.rows), device))
     matrix = np.zeros((2, wanted.shape[0] * wanted.shape[1]), x1.dtype)
     matrix[:, pieces.places] = np.stack(values, axis=1).reshape(2, -1)[:, pieces.kept]
     return matrix.reshape(2, *wanted.shape)
+
+
+def on_all_cores(piece: Callable[[int], Any], count: int, device: jax.Device) -> Iterator[Any]:
+    """piece(0) … piece(count − 1), each on a core of its own, or on another device one after the other."""
+    wide = jnp.result_type(float) == np.float64
+
+    def there(which: int) -> Any:
+        # what is set for a thread is not for another
+        with jax.enable_x64(wide), jax.default_device(device):
+            return piece(which)
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # another thread for a single piece, too: it is in no trace, and finds what another has compiled
+    return _threads(os.getpid(), cores if device.platform == "cpu" else 1).map(there, range(count))
 
 
 @cache

@@ -9,6 +9,7 @@ floating type, JAX's default for integers and booleans, float32 for half precisi
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -25,6 +26,7 @@ from nteq import _checks
 from nteq._products import matmul
 from nteq.groups import FiniteGroup, generated_by, read_only
 from nteq.groups import direct_product as product_group
+from nteq.harmonics import wigner_matrices
 
 __all__ = [
     "Action",
@@ -32,6 +34,7 @@ __all__ = [
     "invariant_projection",
     "matrices_of",
     "on_channels",
+    "on_harmonics",
     "on_images",
     "on_lattices",
     "on_sets",
@@ -387,6 +390,37 @@ def on_vectors(group: FiniteGroup) -> Action:
     return Action(group, act, exact=True, name=act.name)
 
 
+def on_harmonics(group: FiniteGroup) -> Action:
+    r"""Rotations of functions on the sphere, by their coefficients, $(\rho(g)s)_{\dots} = D(g)s_{\dots}$.
+
+    The last axis holds the coefficients of the real spherical harmonics $Y_{\ell m}$ up to some degree L,
+    (L + 1)² of them, in the order of `nteq.harmonics.spherical_harmonics`, and D the Wigner matrices: what
+    `nteq.molecules.densities` of a turned molecule are.
+
+    Args:
+        group: a group of orthogonal 3 × 3 matrices, such as icosahedral().
+
+    Returns:
+        An action on arrays of shape (n, ..., (L + 1)²), any L, exact.
+
+    Raises:
+        ValueError: a group without matrices or of others; when called: the last axis is not of such a
+            length.
+
+    >>> from nteq.groups import icosahedral
+    >>> act = on_harmonics(icosahedral())
+    >>> s = jnp.array([[2.0, 0.0, 0.0, 1.0]])  # L = 1: a constant, and a vector (y, z, x)
+    >>> [f"{c:.3f}" for c in act(1, s)[0]]
+    ['2.000', '0.809', '-0.500', '0.309']
+    """
+    if _defined_by(group, "matrices", "on_harmonics", "icosahedral()").shape[1] != 3:
+        raise ValueError(
+            f"on_harmonics({group.name}): needs a group of 3 × 3 matrices, such as icosahedral()."
+        )
+    act = _OnHarmonics(group)
+    return Action(group, act, exact=True, name=act.name)
+
+
 def on_sets(group: FiniteGroup) -> Action:
     r"""Permutations of the things in a set, $(\rho(g)x)_{g(i)} = x_i$.
 
@@ -529,6 +563,31 @@ class _OnVectors(_Act):
                 f"{self.name} needs arrays of shape (n, ..., {matrices.shape[1]}), got shape {x.shape}."
             )
         return _turn(matrices, g, x)
+
+
+@dataclass(frozen=True)
+class _OnHarmonics(_Act):
+    made_by: ClassVar[str] = "on_harmonics"
+
+    def matrices(self, length: int) -> NDArray[np.float64]:
+        """The Wigner matrices on so many coefficients, (|G|, length, length)."""
+        degree = math.isqrt(length) - 1
+        if (degree + 1) ** 2 != length:
+            raise ValueError(
+                f"{self.name} needs arrays of shape (n, ..., (L + 1)²), coefficients up to a degree L, got "
+                f"a last axis of length {length}."
+            )
+        return _wigner_matrices(self, degree)
+
+    def __call__(self, g: int | Array, x: Array) -> Array:
+        if x.ndim < 2:
+            raise ValueError(f"{self.name} needs arrays of shape (n, ..., (L + 1)²), got shape {x.shape}.")
+        return _turn(self.matrices(x.shape[-1]), g, x)
+
+
+@lru_cache(maxsize=32)
+def _wigner_matrices(act: _OnHarmonics, degree: int) -> NDArray[np.float64]:
+    return read_only(wigner_matrices(np.asarray(act.group.matrices), degree))
 
 
 @dataclass(frozen=True)

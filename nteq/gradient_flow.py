@@ -8,7 +8,6 @@ with the group, so it is diagonalised block by block, without ever being written
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -317,7 +316,7 @@ class GradientFlow:
         # all blocks, the workspace of the eigensolver for the largest, a kernel matrix, and the test rows
         needed = matrices * sum(blocks) + 3 * max(blocks) + 2 * n**2
         needed = bytes_each * (needed + 4 * tests * self._order * n + 4 * pairs)
-        allowed = _memory_of(_device_of(self.x)) if self.max_bytes is None else self.max_bytes
+        allowed = _checks.memory_of(_device_of(self.x)) if self.max_bytes is None else self.max_bytes
         if allowed is not None and needed > allowed:
             raise MemoryError(
                 f"GradientFlow: {n} points under a group of order {self._order}"
@@ -334,6 +333,12 @@ class GradientFlow:
         """kernel(x1, x2) in blocks of rows, so that its intermediate results stay small."""
         step = max(1, _ROWS // (8 * x2.shape[0]))
         return (self._values(x1[i : i + step], x2) for i in range(0, x1.shape[0], step))
+
+    def _rows_of_images(self, x: Array) -> Iterator[Kernels]:
+        """k(x, ρ(h)X) for all h, (rows, n, |G|), in blocks of rows."""
+        kernel: Any = self.kernel
+        step = max(1, _ROWS // (8 * self._points))
+        return (kernel.orbit_values(x[i : i + step], self.x, self.action) for i in range(0, x.shape[0], step))
 
     def _joined_rows(self, x1: Array, x2: Array) -> Kernels:
         parts = list(self._rows(x1, x2))
@@ -355,6 +360,8 @@ class GradientFlow:
     def _grams(self, wanted: Sequence[tuple[str, int]]) -> list[Array]:
         """Σ_u σ(u) ⊗ κ(u) for κ = "ntk" or "nngp" and an irrep each, from a kernel matrix for each u, u⁻¹."""
         group, every, n = self.action.group, irreps(self.action.group), self.x.shape[0]
+        if self._rotates_together:
+            return self._checked(self._grams_together(wanted))
         kept: dict[int, Kernels] = vars(self).setdefault("_kept", {})
         totals: list[Array] = []
         for u in range(self._order):
@@ -375,7 +382,34 @@ class GradientFlow:
                     totals.append(spectrum.first_term(sigma, kappa))
                 else:
                     totals[i] = spectrum.add_term(totals[i], sigma, kappa)
-        grams = [spectrum.add_adjoint(total) for total in totals]
+        return self._checked(totals)
+
+    @property
+    def _rotates_together(self) -> bool:
+        """Whether the kernel of all images at once costs less than that of one image after the other."""
+        return self._order > 1 and hasattr(self.kernel, "orbit_values")
+
+    def _grams_together(self, wanted: Sequence[tuple[str, int]]) -> list[Array]:
+        """Half of Σ_u σ(u) ⊗ κ(u), from a kernel that sums over u itself."""
+        kernel: Any = self.kernel
+        n, every = self.x.shape[0], irreps(self.action.group)
+        sigma = {s: every[s].unitary[0] for _, s in wanted}
+        parts = [part for u in sigma.values() for part in ([u.real, u.imag] if np.iscomplexobj(u) else [u])]
+        columns = np.concatenate([part.reshape(self._order, -1) for part in parts], axis=1)
+        sums = kernel.orbit_sums(self.x, self.x, self.action, columns, True)
+        starts = dict(zip(sigma, np.cumsum([0] + [_columns(u) for u in sigma.values()]), strict=False))
+        halves = []
+        for which, s in wanted:
+            d, entries = sigma[s].shape[1], getattr(sums, which)[..., starts[s] :]
+            block = entries[..., : d * d]
+            if np.iscomplexobj(sigma[s]):
+                block = block + 1j * entries[..., d * d : 2 * d * d]
+            halves.append(block.reshape(n, n, d, d).transpose(2, 0, 3, 1).reshape(d * n, d * n) / 2)
+        return halves
+
+    def _checked(self, halves: list[Array]) -> list[Array]:
+        """Hermitian matrices, of a sum that lacks their adjoint."""
+        grams = [spectrum.add_adjoint(half) for half in halves]
         if _checks.is_known(grams) and not all(finite for _, finite in grams):
             raise ValueError("GradientFlow: the kernel has values that are not finite on the training data.")
         return [gram for gram, _ in grams]
@@ -495,6 +529,10 @@ class GradientFlow:
                 parts.append(spectrum.coefficients(_weight(irrep), block, basis, labels, *rest))
         weights = sum(parts[1:], start=parts[0])
         totals: list[Any] = []
+        if self._rotates_together:
+            for kernels in self._rows_of_images(x):
+                totals.append(spectrum.product_of_images(kernels.ntk, weights))
+            return spectrum.means_at(totals, t.shape, self._shape_of_output)
         for h, image in enumerate(self._images()):
             for i, kernels in enumerate(self._rows(x, image)):
                 if h == 0:
@@ -584,7 +622,11 @@ class GradientFlow:
 
         With a mixing matrix W, Σ_h′ W[h, h′] Θ(x, ρ(h′)X) takes the place of Θ(x, ρ(h)X).
         """
-        nngps, ntks = zip(*(self._values(x, image) for image in self._images()), strict=True)
+        if self._rotates_together:
+            rows = zip(*self._rows_of_images(x), strict=True)
+            nngps, ntks = (list(jnp.moveaxis(jnp.concatenate(row), 2, 0)) for row in rows)
+        else:
+            nngps, ntks = map(list, zip(*(self._values(x, i) for i in self._images()), strict=True))
         projected = []
         for irrep, block in zip(irreps(self.action.group), self._known_blocks(), strict=True):
             basis = _cast(irrep.unitary[1], self._dtype)
@@ -718,6 +760,11 @@ def _weight(irrep: Irrep) -> int:
     return 1 if irrep.kind == "real" else 2
 
 
+def _columns(sigma: np.ndarray) -> int:
+    """How many real numbers a matrix of an irrep is."""
+    return (1 + np.iscomplexobj(sigma)) * sigma.shape[1] * sigma.shape[2]
+
+
 def _cast(array: np.ndarray, dtype: np.dtype) -> Array:
     """A real or complex array in the precision of the kernel."""
     return jnp.asarray(array, np.result_type(dtype, np.complex64) if np.iscomplexobj(array) else dtype)
@@ -758,12 +805,3 @@ def _device_of(x: Array) -> jax.Device:
         return next(iter(x.devices()))
     with jax.ensure_compile_time_eval():  # where a traced one will be
         return next(iter(jnp.zeros(()).devices()))
-
-
-def _memory_of(device: jax.Device) -> float | None:
-    """How many bytes may be used there, None where nobody knows."""
-    if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_limit")
-    if hasattr(os, "sysconf"):
-        return 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None

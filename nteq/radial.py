@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from nteq import _checks
 
-__all__ = ["bessel_basis", "envelope", "lengths_and_directions"]
+__all__ = ["bessel_basis", "envelope", "gaussian_basis", "lengths_and_directions"]
 
 
 def lengths_and_directions(x: ArrayLike) -> tuple[Array, Array]:
@@ -85,6 +85,33 @@ def bessel_basis(r: ArrayLike, cutoff: ArrayLike, size: int = 8) -> Array:
     return (2 / cutoff) ** 0.5 * jnp.pi / cutoff * n * jnp.sinc(n * r[..., None] / cutoff)
 
 
+def gaussian_basis(r: ArrayLike, centres: ArrayLike, width: ArrayLike) -> Array:
+    r"""Gaussians around some distances, as features of a distance.
+
+    $$b_k(r) = e^{-(r-r_k)^2/2w^2}$$
+
+    Args:
+        r: distances, not negative, of any shape (...).
+        centres: the $r_k$, in the unit of r, shape (K,).
+        width: w, positive, in that unit.
+
+    Returns:
+        Array of shape (..., K), dimensionless.
+
+    Raises:
+        ValueError: a distance that is negative or not finite, a width that is not positive, or centres that
+            are no row of finite numbers.
+
+    >>> [f"{b:.3f}" for b in gaussian_basis(1.5, centres=[1.0, 1.5, 2.5], width=0.5)]
+    ['0.607', '1.000', '0.135']
+    """
+    r, width = _distances("gaussian_basis", r, width, "width")
+    centres = _checks.real("gaussian_basis", "centres", centres)
+    if centres.ndim != 1:
+        raise ValueError(f"gaussian_basis: centres must have shape (K,), got {centres.shape}.")
+    return jnp.exp(-(((r[..., None] - centres.astype(r.dtype)) / width) ** 2) / 2)
+
+
 def envelope(r: ArrayLike, cutoff: ArrayLike, p: int = 6) -> Array:
     r"""A polynomial that falls from one to zero at the cutoff, with its first two derivatives zero there.
 
@@ -118,10 +145,10 @@ def envelope(r: ArrayLike, cutoff: ArrayLike, p: int = 6) -> Array:
     return (1 - x) ** 3 * total
 
 
-def _distances(caller: str, r: ArrayLike, cutoff: ArrayLike) -> tuple[Array, Array]:
-    """Distances and a cutoff that are what they should be, in one precision."""
+def _distances(caller: str, r: ArrayLike, length: ArrayLike, name: str = "cutoff") -> tuple[Array, Array]:
+    """Distances and a positive length that are what they should be, in one precision."""
     r = _checks.real(caller, "r", r)
-    cutoff = _checks.number(caller, "cutoff", cutoff, exclusive=True)
+    length = _checks.number(caller, name, length, exclusive=True)
     if _checks.is_known(r) and _checks.look(lambda: (r < 0).any()):
         raise ValueError(f"{caller}: r must not be negative: they are distances, got {float(r.min()):.3g}.")
-    return r, jnp.asarray(cutoff, r.dtype)
+    return r, jnp.asarray(length, r.dtype)

@@ -254,6 +254,12 @@ def add_product(total: Array | np.ndarray, ntk: Array, weights: Array, h: int | 
     return matmul(ntk, weights[h]) + total
 
 
+@jax.jit
+def product_of_images(ntk: Array, weights: Array) -> Array:
+    """The sum Σ_h Θ(x, ρ(h)X) α(h) of the values for all h, (x, n, |G|)."""
+    return einsum("xjh,hjk->xk", ntk, weights)
+
+
 @partial(jax.jit, static_argnames=("times", "outputs"))
 def means_at(parts: Sequence[Array], times: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
     """Rows of means, (x, times · outputs) each, joined, with the times in front, (*times, x, *outputs)."""

@@ -16,6 +16,7 @@ from nteq.actions import (
     invariant_projection,
     matrices_of,
     on_channels,
+    on_harmonics,
     on_images,
     on_lattices,
     on_sets,
@@ -23,7 +24,16 @@ from nteq.actions import (
     orbit,
     stabiliser,
 )
-from nteq.groups import FiniteGroup, cyclic, dihedral, generated_by, octahedral, symmetric
+from nteq.groups import (
+    FiniteGroup,
+    cyclic,
+    dihedral,
+    generated_by,
+    icosahedral,
+    octahedral,
+    symmetric,
+    with_inversion,
+)
 from nteq.groups import direct_product as product_group
 from nteq.ising import energy
 
@@ -133,6 +143,7 @@ EXACT = [
     (on_sets(symmetric(4)), (4, 3)),
     (on_sets(generated_by([[1, 2, 3, 4, 0]])), (5,)),
     (on_channels(dihedral(3)), (2, 2, 6)),
+    (on_harmonics(with_inversion(icosahedral())), (2, 16)),
     (direct_product(on_sets(symmetric(3)), on_vectors(octahedral())), (3, 3)),
 ]
 
@@ -208,6 +219,10 @@ def test_invariant_projection_is_invariant_and_a_projection():
         (lambda: on_images(cyclic(8))(1, np.ones((1, 3, 4, 1))), "height 3 and width 4"),
         (lambda: on_vectors(symmetric(3)), "has no matrices"),
         (lambda: on_vectors(octahedral())(0, np.ones((2, 2))), r"\(n, ..., 3\), got shape \(2, 2\)"),
+        (lambda: on_harmonics(cyclic(4)), "needs a group of 3 × 3 matrices"),
+        (lambda: on_harmonics(symmetric(3)), "the group has no matrices"),
+        (lambda: on_harmonics(octahedral())(0, np.ones((2, 8))), "a last axis of length 8"),
+        (lambda: on_harmonics(octahedral())(0, np.ones(9)), r"got shape \(9,\)"),
         (lambda: on_sets(cyclic(3)), "has no permutations"),
         (lambda: on_sets(symmetric(3))(0, np.ones((2, 4))), r"\(batch, 3, ...\)"),
         (lambda: on_channels(cyclic(4))(0, np.ones((2, 3))), r"\(n, ..., 4\)"),

@@ -21,6 +21,12 @@ def test_both_sides_give_the_same_mean_and_covariance(group):
         np.testing.assert_allclose(ours(*problem), np.squeeze(theirs(*problem)), atol=1e-6)
 
 
+@pytest.mark.slow
+def test_both_sides_give_the_same_kernel_of_molecules():
+    x = bench.molecules(6)
+    np.testing.assert_allclose(bench.engine_molecules(x), bench.written_out_molecules(x), rtol=1e-6)
+
+
 def test_a_difference_is_an_error_and_ratios_are_of_medians():
     row = bench.compare("equal", lambda a: a, lambda a: a + 1e-12, (np.ones(3),), 1e-9)
     assert row["ratio"] == row["theirs"] / row["ours"] and row["apart"] == pytest.approx(1e-12, rel=1e-3)

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pooch
 import pytest
+from scipy.spatial.transform import Rotation
 
+from experiments import qm9_molecules
 from nteq import datasets
 from nteq.actions import on_images
 from nteq.datasets import (
@@ -24,6 +26,7 @@ from nteq.datasets import (
     histology_patches,
     natural_images,
     noise,
+    qm9,
     top_jets,
 )
 from nteq.groups import cyclic
@@ -306,11 +309,179 @@ def test_the_requirements_of_the_jets_are_locked():
     assert "pythia8mc==8.317.2" in locked and all("==" in line for line in locked)
 
 
+@pytest.fixture(scope="module")
+def molecules():
+    """All of QM9's molecules that ship; in float64, as NumPy arrays."""
+    with jax.enable_x64(True):
+        return {k: v if k == "provenance" else np.asarray(v) for k, v in qm9().items()}
+
+
+def distances(x, there):
+    """Between the atoms of each molecule; infinite from an atom to itself and where there is none."""
+    apart = np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)
+    apart[~(there[:, :, None] & there[:, None]) | np.eye(x.shape[1], dtype=bool)] = np.inf
+    return apart
+
+
+def unexplained(labels, features):
+    """The share of the labels' squares that a linear fit leaves, and its coefficients."""
+    fit = np.linalg.lstsq(features, labels, rcond=None)[0]
+    return ((labels - features @ fit) ** 2).sum() / (labels**2).sum(), fit
+
+
+def test_molecules_of_qm9_have_atoms_at_the_distance_of_bonds(molecules):
+    z, x = molecules["numbers"], molecules["positions"]
+    there = z > 0
+    assert z.shape == (2000, 29) and x.shape == (2000, 29, 3) and x.dtype == np.float64
+    assert set(z[there]) == {1, 6, 7, 8, 9} and ((z > 1).sum(1) <= 9).all()
+    assert (np.diff(there, axis=1, prepend=True).sum(1) <= 1).all()  # all that is not there is at the end
+    assert (x[~there] == 0).all()
+    np.testing.assert_allclose(x.sum(1) / there.sum(1)[:, None], 0, atol=1.3e-4)
+    apart = distances(x, there)
+    assert 0.95 < apart.min((1, 2)).min() and apart.min((1, 2)).max() < 1.15  # from O-H to C-H, in Å
+    assert apart.min(2)[there].max() < 1.6  # every atom has a bond
+    carbon = np.where((z == 6)[:, :, None] & (z == 6)[:, None], apart, np.inf)
+    lengths = carbon[carbon < 1.7]
+    assert 1.19 < lengths.min() < 1.21 and 1.50 < np.median(lengths) < 1.54  # triple and single bonds
+    index = molecules["index"]
+    assert len(set(index)) == 2000 and index.min() > 0 and index.max() <= 133_885
+    assert abs(index.mean() / 133_885 - 0.5) < 4 / 12**0.5 / 2000**0.5
+    assert abs(np.corrcoef(index, np.arange(2000))[0, 1]) < 4 / 2000**0.5  # in random order
+    # larger molecules have larger numbers: the numbers belong to the rows
+    assert np.corrcoef(index, (z > 1).sum(1))[0, 1] > 0.3
+
+
+def test_energies_of_qm9_are_those_of_its_bonds(molecules):
+    z, E = molecules["numbers"], molecules["energies"]
+    composition = np.stack([(z == element).sum(1) for element in (1, 6, 7, 8, 9)], 1)
+    _, fit = unexplained(E, composition)
+    left = E - composition @ fit
+    # 1.097 and 0.867 eV with all 130,831 molecules, to whose figures these come within the error of a sample
+    assert abs(left.std() - 1.097) < 0.06 and abs(np.abs(left).mean() - 0.867) < 0.05
+    assert abs(E.mean() + 76.116) < 4 * 10.324 / 2000**0.5 and abs(E.std() - 10.324) < 0.7
+    assert E.dtype == np.float64 and (np.diff(np.sort(E)) > 0).mean() > 0.99  # not rounded to float32
+
+
+def test_dipoles_of_qm9_turn_with_its_molecules_and_are_as_long_as_b3lyp_says(molecules):
+    z, x, dipoles, lengths = (molecules[k] for k in ("numbers", "positions", "dipoles", "lengths"))
+    measured = np.linalg.norm(dipoles, axis=1)
+    assert np.corrcoef(measured, lengths)[0, 1] > 0.98
+    assert 1.10 < measured @ lengths / (lengths @ lengths) < 1.13
+    assert 0.38 < np.abs(measured - lengths).mean() < 0.41 and 2.6 < lengths.mean() < 2.75
+    # a charge for each element explains more than half of them, and nothing once the molecules are turned
+    places = np.stack([((z == element)[..., None] * x).sum(1) for element in (6, 7, 8, 9)], -1)
+    left, charges = unexplained(dipoles.ravel(), places.reshape(-1, 4))
+    assert left < 0.45 and (charges < -0.3).all() and (charges > -1).all()  # less that of hydrogen, in e Å
+    turns = Rotation.random(2000, rng=np.random.default_rng(0)).as_matrix()
+    assert unexplained(dipoles.ravel(), (turns @ places).reshape(-1, 4))[0] > 0.99
+
+
+def test_molecules_of_qm9_are_oriented_as_the_docstring_says(molecules):
+    first = molecules["positions"][:, 0]
+    mean = (first / np.linalg.norm(first, axis=1, keepdims=True)).mean(0)
+    for vector in (mean, molecules["dipoles"].mean(0)):
+        written = "({:.2f}, {:.2f}, {:.2f})".format(*vector).replace("0.", ".").replace("-", "−")
+        assert written in qm9.__doc__
+    made = molecules["provenance"]
+    assert made["command"] == "python -m experiments.qm9_molecules --count 2000 --seed 0"
+    assert "MIT" in made["licence"] and made["versions"]["tblite"] and made["versions"]["qm9pack"]
+    figures = made["lengths of dipoles beside B3LYP's, in debye"]
+    stored, other = (figures[k] for k in ("GFN2-xTB, stored", "Mulliken's charges, not stored"))
+    assert stored["correlation"] > 0.98 > 0.94 > other["correlation"] > 0.92
+    assert stored["mean absolute difference"] < 0.41 and other["mean absolute difference"] > 0.54
+    assert datasets.QM9.stat().st_size < 400_000
+
+
+def test_fewer_molecules_of_qm9_are_the_first_without_the_empty_columns(molecules, tmp_path):
+    few = qm9(n=3)
+    atoms = (molecules["numbers"][:3] > 0).sum(1).max()
+    assert few["positions"].shape == (3, atoms, 3) and atoms < 29
+    for name in ("numbers", "positions"):
+        np.testing.assert_allclose(few[name], molecules[name][:3, :atoms], atol=1e-6)
+    for name in ("energies", "dipoles", "lengths", "index"):
+        np.testing.assert_allclose(few[name], molecules[name][:3], rtol=1e-6)
+    other = tmp_path / "other.npz"
+    with np.load(datasets.QM9) as stored:
+        np.savez(other, **{k: v[5:9] if v.ndim else v for k, v in stored.items()})
+    np.testing.assert_array_equal(qm9(4, other)["index"], molecules["index"][5:9])
+    np.testing.assert_array_equal(qm9(4, str(other))["index"], molecules["index"][5:9])
+    with pytest.raises(ValueError, match=r"n must be at most 4, got 5. .*other.npz has no more"):
+        qm9(5, other)
+
+
+def test_files_that_are_not_of_qm9_are_refused(tmp_path, monkeypatch):
+    content = datasets.QM9.read_bytes()
+    middle = len(content) // 2
+    wrong = {
+        "cut.npz": content[:-1000],
+        "damaged.npz": content[:middle] + bytes(100) + content[middle + 100 :],
+        "empty.npz": b"",
+        "text.npz": b"no archive",
+        "ethanol.npz": datasets.ETHANOL.read_bytes(),
+    }
+    for name, data in wrong.items():
+        (tmp_path / name).write_bytes(data)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for file in (*tmp_path.iterdir(), tmp_path):
+        with pytest.raises(ValueError, match=rf"qm9: .*{file.name} is not a file that .*qm9_molecules made"):
+            qm9(path=file)
+    with pytest.raises(
+        FileNotFoundError, match=r"experiments.qm9_molecules --count 50 --out .*none.npz from"
+    ):
+        qm9(50, tmp_path / "none.npz")
+    monkeypatch.setattr(datasets, "QM9", tmp_path / "qm9.npz")
+    with pytest.raises(
+        FileNotFoundError, match=r"qm9.npz is missing. Make it with python -m experiments.qm9_"
+    ):
+        qm9()
+
+
+METHANE = """"dsgdb9nsd_000001.xyz",1,"['C','H','H','H','H']","[[-0.0126981359,1.0858041578,0.0080009958],\
+[0.002150416,-0.0060313176,0.0019761204],[1.0117308433,1.4637511618,0.0002765748],\
+[-0.540815069,1.4475266138,-0.8766437152],[-0.5238136345,1.4379326443,0.9063972942]]",\
+"[-0.535689,0.133921,0.133922,0.133923,0.133923]",0.,-40.47893"""
+WATER = """"dsgdb9nsd_000003.xyz",3,"['O','H','H']","[[-0.0343604951,0.9775395708,0.0076015923],\
+[0.0647664923,0.0205721989,0.0015346341],[0.8717903737,1.3007924048,0.0006931336]]",\
+"[-0.589706,0.294853,0.294853]",1.8511,-76.404702"""
+
+
+def test_the_command_reads_methane_and_water_and_subtracts_free_atoms(tmp_path, monkeypatch):
+    header = "XYZ_file,Index,Elements,XYZ_Ang,Mulliken_pop,Dipole_debye,InternalEnergy_0K_au\n"
+    for part, row in enumerate((METHANE, WATER, METHANE), 1):
+        row = row.replace("\\\n", "")
+        (tmp_path / f"qm9_part{part}.csv").write_text(header + row + "\n")
+    monkeypatch.setattr(qm9_molecules, "MOLECULES", 3)
+    water, methane = qm9_molecules.read(tmp_path, np.array([1, 0]))
+    assert (water["index"], methane["index"]) == (3, 1) and water["length"] == 1.8511
+    # in kcal/mol, as QM9's tables of atomisation energies have them
+    for one, energy in ((methane, -395.9996), (water, -213.0876)):
+        assert abs(one["energy"] * 23.060548 - energy) < 1e-3
+    assert methane["numbers"].tolist() == [6, 1, 1, 1, 1]
+    np.testing.assert_allclose(methane["positions"].mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(
+        np.linalg.norm(water["positions"][1:] - water["positions"][0], axis=1), 0.962, atol=1e-3
+    )
+    stored = qm9_molecules.arrays([{**one, "dipole": np.ones(3)} for one in (water, methane)])
+    np.testing.assert_allclose(stored["positions"][1, :5] * stored["unit"], methane["positions"], atol=1.3e-4)
+    assert not stored["positions"][0, 3:].any() and stored["numbers"][0].sum() == 10
+    monkeypatch.setattr(qm9_molecules, "MOLECULES", 4)
+    with pytest.raises(ValueError, match="qm9pack has 3 molecules here and not 4"):
+        qm9_molecules.read(tmp_path, np.array([0]))
+
+
+def test_the_requirements_of_qm9s_molecules_are_locked():
+    root = datasets.QM9.parent.parent
+    locked = (root / "experiments" / "qm9_molecules.requirements.txt").read_text().splitlines()
+    assert {"qm9pack==1.0.3", "tblite==0.8.0"} <= set(locked) and all("==" in line for line in locked)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: top_jets(train=5001), "train must be at most 5000, got 5001"),
         (lambda: top_jets(test=0), "test must be an integer of at least 1, got 0"),
+        (lambda: qm9(n=0), "qm9: n must be an integer of at least 1, got 0"),
+        (lambda: qm9(n=2001), r"most 2000, got 2001. .*qm9_molecules --count 2001 --out FILE .*path=FILE"),
         (lambda: fashion_mnist(train=0), "train must be an integer of at least 1, got 0"),
         (lambda: fashion_mnist(test=10_001), "test must be at most 10000, got 10001"),
         (lambda: digits(size=7), "size must be an integer of at least 8"),
@@ -346,3 +517,4 @@ def test_works_with_strict_promotion():
         assert histology_patches(1)[1].dtype == natural_images(1).dtype == np.float32
         assert noise(jax.random.key(0), 1).dtype == np.float32
         assert top_jets(2, 2)[1].dtype == np.int32
+        assert qm9(2)["positions"].dtype == jnp.zeros(0).dtype

@@ -406,6 +406,8 @@ def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path
         ("fashion_mnist", ["--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
         ("fashion_mnist", ["--group", "D4"], "argument --group: invalid choice: 'D4'"),
         ("fashion_mnist", ["--test", 1798, "--train", 10], "--test must be at most 1797"),
+        ("qm9_molecules", ["--count", 0], "--count must be from 1 to 130811, got 0"),
+        ("qm9_molecules", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
     ],
 )
 def test_bad_input_is_named_without_a_traceback(refused, name, arguments, message, tmp_path):

@@ -7,7 +7,16 @@ import pytest
 
 from nteq.actions import on_lattices
 from nteq.fourier import Irrep, block_diagonalise, characters, irreps, isotypic_basis
-from nteq.groups import FiniteGroup, cyclic, dihedral, direct_product, generated_by, octahedral, symmetric
+from nteq.groups import (
+    FiniteGroup,
+    cyclic,
+    dihedral,
+    direct_product,
+    generated_by,
+    icosahedral,
+    octahedral,
+    symmetric,
+)
 
 sites = np.arange(16).reshape(4, 4)
 quaternions = FiniteGroup(
@@ -68,6 +77,7 @@ def test_characters_obey_the_orthogonality_relations(group):
         (cyclic(4), {(1, "real"): 2, (2, "complex"): 1}),
         (dihedral(5), {(1, "real"): 2, (2, "real"): 2}),
         (octahedral(), {(1, "real"): 2, (2, "real"): 1, (3, "real"): 2}),
+        (icosahedral(), {(1, "real"): 1, (3, "real"): 2, (4, "real"): 1, (5, "real"): 1}),
         (quaternions, {(1, "real"): 4, (4, "quaternionic"): 1}),
         (
             direct_product(quaternions, dihedral(4)),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from nteq import gradient_flow
+from nteq import _checks, gradient_flow
 from nteq.actions import on_lattices, orbit
 from nteq.averages import orbit_average
 from nteq.compat import neural_tangents as nt
@@ -285,9 +285,9 @@ class Device:
 
 
 def test_memory_is_that_of_the_device_that_computes(monkeypatch):
-    assert gradient_flow._memory_of(Device("gpu", {"bytes_limit": 1e9})) == 1e9
-    assert gradient_flow._memory_of(Device("gpu", None)) is None  # it does not say
-    assert 1e8 < gradient_flow._memory_of(jax.devices("cpu")[0]) < 1e14
+    assert _checks.memory_of(Device("gpu", {"bytes_limit": 1e9})) == 1e9
+    assert _checks.memory_of(Device("gpu", None)) is None  # it does not say
+    assert 1e8 < _checks.memory_of(jax.devices("cpu")[0]) < 1e14
     monkeypatch.setattr(gradient_flow, "_device_of", lambda x: Device("gpu", {"bytes_limit": 1000}))
     with pytest.raises(MemoryError, match="6 points"):
         GradientFlow(kernel, X, Y)

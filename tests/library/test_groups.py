@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nteq.groups import FiniteGroup, cyclic, dihedral, direct_product, generated_by, octahedral, symmetric
+from nteq.groups import (
+    FiniteGroup,
+    cyclic,
+    dihedral,
+    direct_product,
+    generated_by,
+    icosahedral,
+    octahedral,
+    symmetric,
+    tetrahedral,
+    with_inversion,
+)
 
 GROUPS = [
     cyclic(5),
@@ -16,6 +27,7 @@ GROUPS = [
     dihedral(5),
     symmetric(4),
     octahedral(),
+    icosahedral(),
     direct_product(cyclic(2), dihedral(3)),
 ]
 
@@ -86,6 +98,9 @@ def test_conjugacy_classes_are_the_orbits_of_conjugation(group):
         (dihedral(5), 10, 4),
         (symmetric(4), 24, 5),
         (octahedral(), 24, 5),
+        (tetrahedral(), 12, 4),
+        (icosahedral(), 60, 5),
+        (with_inversion(icosahedral()), 120, 10),
         (symmetric(5), 120, 7),
     ],
 )
@@ -110,6 +125,30 @@ def test_octahedral_is_all_rotations_of_the_cube():
         k for k in range(1, 9) if (np.linalg.matrix_power(group.matrices[g], k) == np.eye(3)).all()
     )
     assert sorted(order_of(octahedral(), g) for g in range(24)) == [1] + [2] * 9 + [3] * 8 + [4] * 6
+
+
+def test_icosahedral_is_all_rotations_of_the_icosahedron_and_tetrahedral_is_among_them():
+    matrices, golden = icosahedral().matrices, (1 + 5**0.5) / 2
+    np.testing.assert_allclose(np.linalg.det(matrices), 1, rtol=1e-14)
+    corners = [
+        np.roll([0, a, b * golden], k) for k in range(3) for a, b in itertools.product([1, -1], repeat=2)
+    ]
+    corners = np.array(corners)
+    apart = np.linalg.norm((matrices @ corners.T).swapaxes(1, 2)[:, :, None] - corners, axis=-1)
+    assert (np.sort(apart, -1)[..., 0] < 1e-14).all()  # every corner lands on a corner
+    angles = np.degrees(np.arccos(np.clip((np.trace(matrices, axis1=1, axis2=2) - 1) / 2, -1, 1))).round()
+    assert sorted(angles.tolist()) == [0] + [72] * 12 + [120] * 20 + [144] * 12 + [180] * 15
+    for inner, outer in [(tetrahedral(), icosahedral()), (tetrahedral(), octahedral())]:
+        assert {m.tobytes() for m in inner.matrices + 0.0} <= {m.tobytes() for m in outer.matrices + 0.0}
+
+
+def test_inversion_doubles_a_group_of_rotations():
+    group = with_inversion(octahedral())
+    np.testing.assert_array_equal(group.matrices[24:], -octahedral().matrices)
+    assert group == direct_product(cyclic(2), octahedral())
+    for wrong, message in [(group, "contains −1 already"), (symmetric(3), "with matrices"), (3, "got 3")]:
+        with pytest.raises(ValueError, match=message):
+            with_inversion(wrong)
 
 
 @given(st.permutations(range(5)), st.permutations(range(5)))
