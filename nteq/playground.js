@@ -1,10 +1,9 @@
-// A plane, a group, some points and some networks: `nteq.interactive.Playground`, the same in a static page,
-// in Jupyter and in Colab. Networks are trained right here, and the infinite ensemble is computed beside them.
+// `nteq.interactive.Playground`, the same in a static page, in Jupyter and in Colab: networks are trained right
+// here, and the infinite ensemble is computed beside them.
 //
-// The first half is the mathematics, on plain typed arrays: points are (x, y, x, y, …), a matrix is its rows
-// one after the other. Formulas, names and conventions are those of nteq, which tests/browser compares it
-// with. What takes long is a generator that yields often, so that the page stays responsive: `finish` runs
-// one to its end, the widget a slice of a few milliseconds at a time. The second half is the widget.
+// First the mathematics, on plain typed arrays: points are (x, y, x, y, …), a matrix is its rows one after the
+// other. Formulas, names and conventions are those of nteq, which tests/browser compares it with. What takes
+// long is a generator that yields every millisecond or so, so that the page stays responsive. Then the widget.
 
 // The end of a computation that yields on its way.
 export function finish(steps) {
@@ -14,9 +13,7 @@ export function finish(steps) {
   }
 }
 
-// ---------------------------------------------------------------------------------------------- numbers
-
-// Uniform and normal numbers of a seed and a stream, such as that of one network: sfc32 (Doty-Humphrey).
+// Numbers of a seed and a stream, such as that of one network: sfc32 (Doty-Humphrey).
 export function generator(seed, stream = 0) {
   let a = seed | 0, b = stream | 0, c = 0x9e3779b9 | 0, counter = 1;
   function bits() {
@@ -28,21 +25,11 @@ export function generator(seed, stream = 0) {
     return t >>> 0;
   }
   for (let i = 0; i < 16; i++) bits(); // neighbouring seeds look alike before
-  const uniform = () => ((bits() >>> 5) * 0x4000000 + (bits() >>> 6) + 0.5) / 2 ** 53; // never 0 or 1
-  let spare = null;
+  const uniform = () => ((bits() >>> 5) * 0x4000000 + (bits() >>> 6) + 0.5) / 2 ** 53; // never 0
   function normal() { // Marsaglia's polar method
-    if (spare !== null) {
-      const kept = spare;
-      spare = null;
-      return kept;
-    }
     for (;;) {
       const u = 2 * uniform() - 1, v = 2 * uniform() - 1, s = u * u + v * v;
-      if (s > 0 && s < 1) {
-        const factor = Math.sqrt(-2 * Math.log(s) / s);
-        spare = v * factor;
-        return u * factor;
-      }
+      if (s > 0 && s < 1) return u * Math.sqrt(-2 * Math.log(s) / s);
     }
   }
   return { uniform, normal };
@@ -80,7 +67,7 @@ export function erf(x) {
   return both;
 }
 
-// ----------------------------------------------------------------------------------------------- groups
+// ---- groups
 
 // C_k or D_k as matrices of the plane, element by element as in nteq.groups: rotations r^g, then mirrors r^g s,
 // where s turns (x, y) into (−x, y).
@@ -118,12 +105,12 @@ export function images({ matrices }, chosen, points) {
   return moved;
 }
 
-// --------------------------------------------------------------------------------------------- the kernel
+// ---- the kernel
 // A model is { activation: "relu" or "erf", depth: 1 or 2, W: σ_w, b: σ_b, axes: (s₁, s₂) }: axes multiply the
 // two coordinates, as uneven variances of the first layer's weights do; (1, 1) is symmetric.
 
-// What the kernel has to know of each point: h with K¹(x, x′) = h · h′, as a unit vector for ReLU, and for each
-// layer the norm a, or for erf the variance.
+// Of each point: h with K¹(x, x′) = h · h′, for ReLU as a unit vector, and for each layer its norm a, or for erf
+// its variance.
 function sides(model, points) {
   const n = points.length / 2, { depth, W, b, axes } = model, relu = model.activation === "relu";
   const h = new Float64Array(3 * n), layers = Array.from({ length: depth + 1 }, () => new Float64Array(n));
@@ -207,114 +194,42 @@ export function summedOverGroup(rows, order, n) {
   return sums;
 }
 
-// ------------------------------------------------------------------------------------- the infinite ensemble
+// ---- the infinite ensemble
 
-// Eigenvalues λ, ascending, and eigenvectors (columns of V) of a symmetric matrix: Householder's tridiagonal
-// form and the QL algorithm with implicit shifts (Bowdler, Martin, Reinsch & Wilkinson 1968).
+// Eigenvalues λ, ascending, and eigenvectors (columns of V) of a symmetric matrix, by Jacobi's rotations: each
+// makes one pair of entries zero, and after a few sweeps all of them are.
 export function* eigenSteps(matrix, n) {
-  const V = Float64Array.from(matrix), d = new Float64Array(n), e = new Float64Array(n);
-  for (let j = 0; j < n; j++) d[j] = V[(n - 1) * n + j];
-  for (let i = n - 1; i > 0; i--) {
-    let scale = 0, h = 0;
-    for (let k = 0; k < i; k++) scale += Math.abs(d[k]);
-    if (scale === 0) {
-      e[i] = d[i - 1];
-      for (let j = 0; j < i; j++) {
-        d[j] = V[(i - 1) * n + j];
-        V[i * n + j] = V[j * n + i] = 0;
-      }
-    } else {
-      for (let k = 0; k < i; k++) h += (d[k] /= scale) * d[k];
-      const f = d[i - 1], g = f > 0 ? -Math.sqrt(h) : Math.sqrt(h);
-      e[i] = scale * g;
-      h -= f * g;
-      d[i - 1] = f - g;
-      e.fill(0, 0, i);
-      for (let j = 0; j < i; j++) { // the matrix times the mirror's vector
-        const f = V[j * n + i] = d[j];
-        let g = e[j] + V[j * n + j] * f;
-        for (let k = j + 1; k < i; k++) {
-          g += V[k * n + j] * d[k];
-          e[k] += V[k * n + j] * f;
-        }
-        e[j] = g;
-      }
-      let sum = 0;
-      for (let j = 0; j < i; j++) sum += (e[j] /= h) * d[j];
-      for (let j = 0; j < i; j++) e[j] -= sum / (2 * h) * d[j];
-      for (let j = 0; j < i; j++) {
-        const f = d[j], g = e[j];
-        for (let k = j; k < i; k++) V[k * n + j] -= f * e[k] + g * d[k];
-        d[j] = V[(i - 1) * n + j];
-        V[i * n + j] = 0;
-      }
-    }
-    d[i] = h;
-    yield;
-  }
-  for (let i = 0; i < n - 1; i++) { // the product of all mirrors
-    V[(n - 1) * n + i] = V[i * n + i];
-    V[i * n + i] = 1;
-    const h = d[i + 1];
-    if (h !== 0) {
-      for (let k = 0; k <= i; k++) d[k] = V[k * n + i + 1] / h;
-      for (let j = 0; j <= i; j++) {
-        let g = 0;
-        for (let k = 0; k <= i; k++) g += V[k * n + i + 1] * V[k * n + j];
-        for (let k = 0; k <= i; k++) V[k * n + j] -= g * d[k];
-      }
-    }
-    for (let k = 0; k <= i; k++) V[k * n + i + 1] = 0;
-    yield;
-  }
-  for (let j = 0; j < n; j++) {
-    d[j] = V[(n - 1) * n + j];
-    V[(n - 1) * n + j] = 0;
-  }
-  V[n * n - 1] = 1;
-  e.copyWithin(0, 1);
-  e[n - 1] = 0;
-  let shifted = 0, largest = 0;
-  for (let l = 0; l < n; l++) {
-    largest = Math.max(largest, Math.abs(d[l]) + Math.abs(e[l]));
-    let m = l;
-    while (Math.abs(e[m]) > Number.EPSILON * largest) m++; // e[n − 1] = 0 ends it
-    while (m > l && Math.abs(e[l]) > Number.EPSILON * largest) {
-      let g = d[l], p = (d[l + 1] - g) / (2 * e[l]), r = Math.hypot(p, 1) * (p < 0 ? -1 : 1);
-      d[l] = e[l] / (p + r);
-      d[l + 1] = e[l] * (p + r);
-      const after = d[l + 1], below = e[l + 1];
-      let h = g - d[l], c = 1, c2 = 1, c3 = 1, s = 0, s2 = 0;
-      for (let i = l + 2; i < n; i++) d[i] -= h;
-      shifted += h;
-      p = d[m];
-      for (let i = m - 1; i >= l; i--) {
-        [c3, c2, s2] = [c2, c, s];
-        g = c * e[i];
-        h = c * p;
-        r = Math.hypot(p, e[i]);
-        e[i + 1] = s * r;
-        s = e[i] / r;
-        c = p / r;
-        p = c * d[i] - s * g;
-        d[i + 1] = h + s * (c * g + s * d[i]);
+  const A = Float64Array.from(matrix), V = new Float64Array(n * n); // eigenvectors as rows
+  for (let i = 0; i < n; i++) V[i * n + i] = 1;
+  const small = 1e-18 * Math.sqrt(A.reduce((sum, a) => sum + a * a, 0));
+  for (let rotated = true; rotated;) {
+    rotated = false;
+    for (let p = 0; p < n - 1; p++) {
+      for (let q = p + 1; q < n; q++) {
+        const a = A[p * n + q];
+        if (Math.abs(a) <= small) continue;
+        const d = (A[q * n + q] - A[p * n + p]) / (2 * a);
+        const t = (d < 0 ? -1 : 1) / (Math.abs(d) + Math.sqrt(d * d + 1)), c = 1 / Math.sqrt(t * t + 1), s = t * c;
+        const app = A[p * n + p] - t * a, aqq = A[q * n + q] + t * a;
         for (let k = 0; k < n; k++) {
-          const next = V[k * n + i + 1], here = V[k * n + i];
-          V[k * n + i + 1] = s * here + c * next;
-          V[k * n + i] = c * here - s * next;
+          const x = A[p * n + k], y = A[q * n + k], v = V[p * n + k], w = V[q * n + k];
+          A[k * n + p] = A[p * n + k] = c * x - s * y;
+          A[k * n + q] = A[q * n + k] = s * x + c * y;
+          V[p * n + k] = c * v - s * w;
+          V[q * n + k] = s * v + c * w;
         }
+        A[p * n + p] = app;
+        A[q * n + q] = aqq;
+        A[p * n + q] = A[q * n + p] = 0;
+        rotated = true;
       }
-      p = -s * s2 * c3 * below * e[l] / after;
-      e[l] = s * p;
-      d[l] = c * p;
       yield;
     }
-    d[l] += shifted;
-    e[l] = 0;
   }
-  const order = Array.from(d.keys()).sort((i, j) => d[i] - d[j]), vectors = new Float64Array(n * n);
-  order.forEach((from, to) => { for (let k = 0; k < n; k++) vectors[k * n + to] = V[k * n + from]; });
-  return { values: Float64Array.from(order, (i) => d[i]), vectors };
+  const values = A.filter((_, i) => i % (n + 1) === 0), vectors = new Float64Array(n * n);
+  const order = Array.from(values.keys()).sort((i, j) => values[i] - values[j]);
+  order.forEach((from, to) => { for (let k = 0; k < n; k++) vectors[k * n + to] = V[from * n + k]; });
+  return { values: Float64Array.from(order, (i) => values[i]), vectors };
 }
 export const eigen = (...given) => finish(eigenSteps(...given));
 
@@ -353,16 +268,15 @@ export function weights({ values, vectors }, y, tau, points) {
   return finish(productSteps(inFrame.map((c, k) => c * learned[k]), vectors, n, true));
 }
 
-// The mean of an infinite ensemble that was trained on all images of X by an invariant kernel takes the Gram
-// matrix averaged over the group alone, (n, n): what the widget draws while a point is still being dragged.
+// On all images of X and with an invariant kernel the mean takes the Gram matrix averaged over the group alone.
 export function* invariantSteps(model, chosen, X) {
   const n = X.length / 2, all = Array.from({ length: chosen.order }, (_, g) => g);
   const { ntk } = yield* kernelSteps(model, X, images(chosen, all, X));
   return yield* eigenSteps(summedOverGroup(ntk, chosen.order, n), n);
 }
 
-// All that mean and covariance on the points P take, after training on (X, y) written out: the eigenvectors
-// of Θ(X, X), and in their frame the labels, K(X, X), Θ(P, X) and K(P, X).
+// All that mean and covariance on P take after training on (X, y): the eigenvectors of Θ(X, X), and in their frame
+// the labels, K(X, X), Θ(P, X) and K(P, X).
 export function* flowSteps(model, X, y, P) {
   const n = X.length / 2, gram = yield* kernelSteps(model, X, X);
   const modes = yield* eigenSteps(gram.ntk, n), V = modes.vectors;
@@ -406,8 +320,8 @@ export function meanLoss({ n, modes, labels, inner }, tau) {
   return sum / (2 * n);
 }
 
-// Of answers with this mean and covariance on an orbit: the variance over the orbit of one network, that of the
-// mean, and of one network's d = Σ_g (f_g − f̄)²/|G| the spread that a chi-squared band needs.
+// Of answers with this mean and covariance on an orbit: the variance over the orbit of one network's own part and
+// of the mean, and what their fluctuations take.
 export function overOrbit(mean, covariance) {
   const n = mean.length, average = mean.reduce((a, b) => a + b, 0) / n;
   const centred = Float64Array.from(covariance), away = mean.map((m) => m - average);
@@ -430,9 +344,9 @@ export function overOrbit(mean, covariance) {
   return { own: Math.max(own, 0), floor, square, mixed };
 }
 
-// Mean and 95 % band of the standard deviation over the orbit of a mean over m networks, if the variances of
-// `repeats` such means are averaged: the variance is nearly a multiple of chi-squared (Satterthwaite), whose
-// quantiles are those of Wilson and Hilferty.
+// Standard deviation over the orbit of a mean over m networks and its 95 % band [low, middle, high], where the
+// variances of `repeats` such means are averaged: nearly a multiple of chi-squared (Satterthwaite), with the
+// quantiles of Wilson and Hilferty.
 export function band({ own, floor, square, mixed }, m, repeats = 1) {
   const mean = own / m + floor, variance = (2 * square / (m * m) + 4 * mixed / m) / repeats;
   if (!(variance > 0)) return [Math.sqrt(mean), Math.sqrt(mean), Math.sqrt(mean)];
@@ -441,11 +355,10 @@ export function band({ own, floor, square, mixed }, m, repeats = 1) {
   return [quantile(-1.96), Math.sqrt(mean), quantile(1.96)];
 }
 
-// ------------------------------------------------------------------------------------------ finite networks
+// ---- finite networks
 
-// A network of given parameters [W¹, b¹, …] as `nteq.networks.mlp` orders them, W with a row for each input. What
-// is kept is what multiplies the inputs, σ_w W/√fan-in and σ_b b; rates holds the factors by which η is then
-// larger.
+// A network of parameters [W¹, b¹, …] as `nteq.networks.mlp` orders them. What is kept is what multiplies the
+// inputs, σ_w W/√fan-in and σ_b b, and in rates the factors by which η is then larger.
 export function network(model, width, parameters) {
   const sizes = [2, ...Array(model.depth).fill(width), 1], layers = [], rates = [];
   for (let l = 0; l <= model.depth; l++) {
@@ -456,7 +369,7 @@ export function network(model, width, parameters) {
   return { model, width, layers, rates };
 }
 
-// One drawn from the normal distribution: the stream of a seed, so that it is the same in every ensemble.
+// One drawn at random: the stream of a seed, the same in every ensemble.
 export function draw(model, width, seed, stream) {
   const { normal } = generator(seed, stream), sizes = [2, ...Array(model.depth).fill(width), 1], parameters = [];
   for (let l = 0; l <= model.depth; l++) {
@@ -712,8 +625,8 @@ export function* fieldSteps(networks, points, R) {
   return sums;
 }
 
-// The root mean square, over disjoint groups of m networks, of the standard deviation over the orbit of their
-// means, for m = 1, 2, 4 … M, from the answers of each network on the orbit.
+// The standard deviation over the orbit of means over m networks, for m = 1, 2, 4 … M: its root mean square over
+// disjoint groups of m. Answers are those of each network on the orbit.
 export function spreads(answers, order) {
   const count = answers.length / order, found = [];
   for (let m = 1; m <= count; m *= 2) {
@@ -733,3 +646,618 @@ export function spreads(answers, order) {
   }
   return found;
 }
+
+// ---- the scene
+
+const CONSTANTS = { relu: [2.5, 1], erf: [3, 1] }; // σ_w and σ_b
+const UNEVEN = [Math.sqrt(1.8), Math.sqrt(0.2)]; // variances 1.8 and 0.2, as much as 1 and 1 together
+const CHOICES = {
+  augmentation: { none: "none", half: "half the orbit", other: "every other image", full: "full orbit" },
+  start: { symmetric: "symmetric", uneven: "uneven variances" },
+  activation: { relu: "ReLU", erf: "erf" },
+  show: { one: "one network", mean: "mean so far", infinite: "infinite ensemble", difference: "mean − infinite" },
+};
+const MOST_POINTS = 12, MOST_IMAGES = 192, BATCH = 30, SLICE = 8, PAUSE = 10000;
+const within = (v, low, high) => Math.min(Math.max(Number.isFinite(+v) ? +v : low, low), high);
+const rounded = (v) => Math.round(v * 1000) / 1000;
+
+// Whatever an address or a notebook says, something that can be computed comes out.
+export function checked(given, fallback) {
+  const scene = { ...fallback, ...given }, kind = String(scene.group)[0] === "D" ? "D" : "C";
+  scene.group = kind + Math.round(within(String(scene.group).slice(1), 1, 8));
+  for (const name of Object.keys(CHOICES)) if (!Object.hasOwn(CHOICES[name], scene[name])) scene[name] = fallback[name];
+  const order = elements(group(kind, +scene.group[1]), scene.augmentation).length;
+  const place = (p) => [rounded(within(p[0], -1, 1)), rounded(within(p[1], -1, 1))];
+  scene.points = scene.points.slice(0, Math.min(MOST_POINTS, Math.floor(MOST_IMAGES / order)))
+    .map((p) => [...place(p), rounded(within(p[2], -1, 1))]);
+  if (!scene.points.length) scene.points = fallback.points;
+  scene.asked = place(scene.asked);
+  scene.networks = 2 ** Math.round(Math.log2(within(scene.networks, 1, 256)));
+  scene.width = 2 ** Math.round(Math.log2(within(scene.width, 4, 128)));
+  scene.depth = Math.round(within(scene.depth, 1, 2));
+  scene.seed = Math.round(within(scene.seed, 0, 1e9));
+  return scene;
+}
+
+// The part of an address after the #, and back: null if it is none of a scene.
+export function toAddress(scene) {
+  const { points, asked, ...rest } = scene;
+  return "playground?" + new URLSearchParams({ ...rest, points: points.join(";"), asked: asked.join() }).toString()
+    .replaceAll("%2C", ",").replaceAll("%3B", ";");
+}
+export function fromAddress(hash, fallback) {
+  if (!hash.startsWith("#playground?")) return null;
+  const given = Object.fromEntries(new URLSearchParams(hash.slice(12)));
+  const numbers = (text) => text.split(",").map(Number);
+  if (given.points) given.points = given.points.split(";").map(numbers);
+  if (given.asked) given.asked = numbers(given.asked);
+  return checked(given, fallback);
+}
+
+const modelOf = ({ activation, depth, start }) => ({
+  activation, depth, W: CONSTANTS[activation][0], b: CONSTANTS[activation][1], axes: start === "uneven" ? UNEVEN : [1, 1],
+});
+
+// The same scene in Python, with nteq.
+export function toPython(scene, eta, steps) {
+  const { W, b, axes } = modelOf(scene), chosen = group(scene.group[0], +scene.group[1]);
+  const moved = elements(chosen, scene.augmentation), kind = chosen.kind === "C" ? "cyclic" : "dihedral";
+  const list = (values) => `jnp.array(${JSON.stringify(values)})`, even = scene.start === "symmetric";
+  const axis = (name) => (even ? name : `${name} * axes`);
+  return `import jax
+import jax.numpy as jnp
+from nteq import ensembles
+from nteq.actions import on_vectors, orbit
+from nteq.gradient_flow import GradientFlow
+from nteq.groups import ${kind}
+from nteq.networks import mlp
+
+jax.config.update("jax_enable_x64", True)
+action = on_vectors(${kind}(${chosen.k}))
+x = jnp.array(${JSON.stringify(scene.points.map((p) => p.slice(0, 2)))}, float)
+y = jnp.array(${JSON.stringify(scene.points.map((p) => p[2]))}, float)
+elements = ${list(moved)}
+X, Y = orbit(action, x)[elements].reshape(-1, 2), jnp.tile(y, ${moved.length})
+asked = orbit(action, jnp.array([${JSON.stringify(scene.asked)}], float))[:, 0]
+network = mlp(${scene.width}, ${scene.depth}, activation="${scene.activation}", W_std=${W}, b_std=${b})
+${even ? "kernel = network.kernel" : `axes = ${list(axes)}\nkernel = lambda a, b: network.kernel(a * axes, b * axes)`}
+flow = GradientFlow(kernel, X, Y, learning_rate=${eta})
+mean, covariance = (f(asked, t=${steps}) for f in (flow.mean, flow.covariance))
+print("infinite ensemble:", mean, "spread", mean.std())
+${steps ? `answers = ensembles.run(network, jax.random.key(${scene.seed}), ${scene.networks}, ${axis("X")}, Y, ${axis("asked")}, ${steps}, learning_rate=${eta})
+print("trained networks:", answers.mean(0), "spread", answers.mean(0).std())
+` : ""}`;
+}
+
+// ---- the simulation
+
+// Networks and infinite ensemble of one scene; `work` is what has to be done until the next drawing.
+class Simulation {
+  constructor(scene) {
+    this.restart(scene, 0);
+  }
+
+  restart(scene, goal = Math.max(this.goal, this.step)) {
+    this.goal = goal;
+    this.scene = scene;
+    this.model = modelOf(scene);
+    this.group = group(scene.group[0], +scene.group[1]);
+    this.chosen = elements(this.group, scene.augmentation);
+    this.all = elements(this.group, "full");
+    this.asked = images(this.group, this.all, Float64Array.from(scene.asked));
+    const points = Float64Array.from(scene.points.flatMap((p) => p.slice(0, 2)));
+    this.X = images(this.group, this.chosen, points);
+    this.y = Float64Array.from(this.chosen.flatMap(() => scene.points.map((p) => p[2])));
+    this.points = points;
+    this.step = 0;
+    this.flow = this.modes = this.rows = this.eta = null;
+    this.networks = [];
+    this.losses = [];
+    // what has kinks is quickly drawn, all else takes M R² evaluations
+    this.R = scene.depth === 1 && scene.activation === "relu" ? 64 : 32;
+    if (this.grid?.length !== 2 * this.R * this.R) {
+      this.field = null;
+      this.grid = new Float64Array(2 * this.R * this.R);
+      for (let i = 0; i < this.R * this.R; i++) {
+        this.grid[2 * i] = (2 * (i % this.R) + 1) / this.R - 1;
+        this.grid[2 * i + 1] = 1 - (2 * Math.floor(i / this.R) + 1) / this.R;
+      }
+    }
+  }
+
+  tau(steps = this.step) { return this.eta * steps / this.y.length; }
+  get ready() { return this.networks.length === this.scene.networks && this.flow; }
+
+  *work(batch) {
+    const { model, scene } = this;
+    if (!this.modes) yield* this.prepare();
+    yield* this.drawMap();
+    if (!this.flow) this.flow = yield* flowSteps(model, this.X, this.y, this.asked);
+    while (this.networks.length < scene.networks) {
+      this.networks.push(draw(model, scene.width, scene.seed, this.networks.length));
+      yield;
+    }
+    const trained = seen(model, this.X), until = this.step + batch, start = performance.now();
+    while (this.step < until && performance.now() - start < 60) { // wide and deep ones make fewer steps a drawing
+      let loss = 0;
+      for (const one of this.networks) {
+        loss += train(one, trained, this.y, this.eta) / scene.networks;
+        yield;
+      }
+      const last = this.losses.at(-1);
+      if (!last || this.step >= Math.max(last[0] + 1, last[0] * 1.04)) this.losses.push([this.step, loss]);
+      this.step++;
+    }
+    this.goal = this.step >= this.goal ? 0 : this.goal;
+    if (!this.answers || this.answers.length !== scene.networks * this.group.order) {
+      this.answers = new Float64Array(scene.networks * this.group.order);
+    }
+    const asked = seen(model, this.asked), order = this.group.order;
+    for (let i = 0; i < scene.networks; i++) answer(this.networks[i], asked, this.answers.subarray(i * order, (i + 1) * order));
+    yield;
+    this.measured = spreads(this.answers, order);
+    this.theory = overOrbit(...Object.values(predictions(this.flow, this.tau())));
+    yield* this.drawMap();
+  }
+
+  // The infinite ensemble's mean on the grid is Θ(grid, X) α(t), and only α depends on the time.
+  *prepare() {
+    const { model, scene } = this, invariant = scene.augmentation === "full" && scene.start === "symmetric";
+    const n = scene.points.length;
+    const modes = invariant
+      ? yield* invariantSteps(model, this.group, this.points)
+      : yield* eigenSteps((yield* kernelSteps(model, this.X, this.X)).ntk, this.y.length);
+    this.labels = invariant ? this.y.subarray(0, n) : this.y;
+    // a tenth of what the fastest mode needs, so that descent follows the flow
+    this.eta = Number((0.1 * this.y.length / modes.values.at(-1)).toPrecision(2));
+    const { ntk } = yield* kernelSteps(model, this.grid, this.X);
+    this.rows = invariant ? summedOverGroup(ntk, this.group.order, n) : ntk;
+    this.modes = modes;
+  }
+
+  *drawMap() {
+    const { show } = this.scene, size = this.R * this.R, n = this.labels.length;
+    let field = new Float64Array(size);
+    if (show !== "infinite") {
+      if (!this.ready) return;
+      field = yield* fieldSteps(show === "one" ? this.networks.slice(0, 1) : this.networks, seen(this.model, this.grid), this.R);
+    }
+    if (show === "infinite" || show === "difference") {
+      // alone it is shown at once at the time that the networks still have to catch up with
+      const steps = show === "infinite" ? Math.max(this.step, this.goal) : this.step;
+      const alpha = weights(this.modes, this.labels, this.tau(steps), this.y.length), sign = show === "difference" ? -1 : 1;
+      for (let i = 0; i < size; i++) {
+        let mu = 0;
+        for (let k = 0; k < n; k++) mu += this.rows[i * n + k] * alpha[k];
+        field[i] += sign * mu;
+      }
+    }
+    this.field = field;
+  }
+}
+
+// ---- the view
+
+const STYLE = `
+& { margin: 0; max-width: 52rem; color: var(--pst-color-text-base, inherit); font: inherit; line-height: 1.35 }
+& svg, & canvas { display: block; width: 100% }
+& .stage { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: .6rem 1rem; margin: .5rem 0 }
+& .plane { position: relative; aspect-ratio: 1; border: 1px solid currentColor }
+& .plane canvas { height: 100%; background: #f7f7f7 }
+& .plane svg { position: absolute; inset: 0; height: 100%; touch-action: pan-y }
+& .point { cursor: grab; outline: none }
+& .point:focus .halo, & .chosen .halo { stroke: #000; stroke-width: .014; fill: #fff9 }
+& .bar { display: flex; flex-wrap: wrap; gap: .35rem .8rem; align-items: center; font-size: .9em; margin: .35rem 0 }
+& label { display: inline-flex; align-items: center; gap: .35em; margin: 0 }
+& button, & select { font: inherit; color: inherit; background: var(--pst-color-background, Canvas);
+  border: 1px solid currentColor; border-radius: 4px; padding: .2em .55em; min-height: 2.1em }
+& button[aria-pressed=true] { background: #0072B2; color: #fff }
+& input { width: 6.5em; min-height: 2em; accent-color: #0072B2 }
+& output { font-variant-numeric: tabular-nums; min-width: 2.2em }
+& .legend { display: flex; align-items: center; gap: .5em; font-size: .85em; margin-top: .25rem }
+& .legend i { flex: 1; height: .7em; background: linear-gradient(90deg, #0072B2, #f7f7f7, #D55E00) }
+& .silent { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+@media (max-width: 560px) { & .stage { grid-template-columns: minmax(0, 1fr) } }
+@media print { & .bar { display: none !important } }`.replaceAll("&", ".playground");
+const BLUE = [0, 114, 178], WHITE = [247, 247, 247], RED = [213, 94, 0];
+const css = (v) => `rgb(${colour(v).slice(0, 3).map(Math.round)})`;
+
+function colour(v, out = [], at = 0) {
+  const part = Math.min(Math.abs(v), 1), end = v > 0 ? RED : BLUE;
+  for (let c = 0; c < 3; c++) out[at + c] = WHITE[c] + part * (end[c] - WHITE[c]);
+  out[at + 3] = 255;
+  return out;
+}
+
+function element(name, attributes = {}, ...children) {
+  const drawn = /^(svg|g|circle|path|line|text|rect|polyline)$/.test(name);
+  const node = drawn ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else node.setAttribute(key, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+const superscript = (e) => String(e).replace(/./g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
+const short = (v) => (v < 1e-9 ? "0" : String(Number(v.toPrecision(2)))).replace("-", "−");
+const decades = (low, high) => [10 ** Math.floor(Math.log10(Math.max(low, 1e-4))), 10 ** Math.ceil(Math.log10(Math.max(1.5 * high, 1e-3)))];
+const signed = (v) => (v < 0 ? "−" : "+") + Math.abs(v);
+
+// A small chart on logarithmic axes from x[0] to x[1] and y[0] to y[1].
+function chart(svg, { title, xlabel, x, y, band = [], lines, dots }) {
+  const width = Math.max(svg.parentNode.clientWidth, 200), height = Math.round(width * 0.62);
+  const left = 42, right = 8, top = 24, bottom = 38, log = Math.log10;
+  const px = (v) => left + (width - left - right) * (log(v) - log(x[0])) / (log(x[1]) - log(x[0]));
+  const py = (v) => height - bottom - (height - top - bottom) * (log(within(v, y[0], y[1])) - log(y[0])) / (log(y[1]) - log(y[0]));
+  const text = { fill: "currentColor", "font-size": 12.5 }, rule = { stroke: "currentColor", opacity: 0.18 };
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const nodes = [element("text", { ...text, x: 2, y: 14 }, title),
+    element("text", { ...text, x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xlabel)];
+  const name = (e) => (e === 0 ? "1" : "10" + (e === 1 ? "" : superscript(e)));
+  for (let e = log(x[0]); e <= log(x[1]); e++) {
+    nodes.push(element("line", { ...rule, x1: px(10 ** e), x2: px(10 ** e), y1: top, y2: height - bottom }),
+      element("text", { ...text, x: px(10 ** e), y: height - bottom + 15, "text-anchor": "middle" }, name(e)));
+  }
+  for (let e = log(y[0]); e <= log(y[1]) + 0.1; e++) {
+    nodes.push(element("line", { ...rule, x1: left, x2: width - right, y1: py(10 ** e), y2: py(10 ** e) }),
+      element("text", { ...text, x: left - 4, y: py(10 ** e) + 4, "text-anchor": "end" }, name(Math.round(e))));
+  }
+  const path = (points) => "M" + points.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join("L");
+  if (band.length) nodes.push(element("path", { d: path(band) + "Z", fill: "#0072B2", opacity: 0.25 }));
+  for (const { points, stroke, dash = "" } of lines) {
+    if (points.length) nodes.push(element("path", { d: path(points), fill: "none", stroke, "stroke-width": 2, "stroke-dasharray": dash }));
+  }
+  for (const [a, b] of dots) nodes.push(element("circle", { cx: px(a), cy: py(b), r: 3.5, fill: "#D55E00" }));
+  svg.replaceChildren(...nodes);
+}
+
+let count = 0;
+
+function render({ model, el }) {
+  const data = model.get("data"), id = "playground-" + ++count;
+  // the first playground of a static page reads the address and writes to it
+  const addressed = el.matches(".interactive-figure") && !document.querySelector(".playground");
+  const original = checked(model.get("scene"), data.default);
+  let scene = (addressed && fromAddress(location.hash, original)) || original;
+  let playing = false, visible = false, chosen = null, job = null, pending = false, batch = 0, touched = 0, changed = true;
+  const simulation = new Simulation(scene), profile = { frames: 0, longest: 0, drawing: 0, since: 0 };
+
+  const say = element("div", { class: "silent", "aria-live": "polite", role: "status" });
+  const canvas = element("canvas", { "aria-hidden": "true" });
+  const overlay = element("svg", { viewBox: "-1 -1 2 2", role: "group" });
+  const spreadChart = element("svg", { role: "img" }), lossChart = element("svg", { role: "img" });
+  const legend = element("div", { class: "legend", "aria-hidden": "true" }), caption = element("figcaption", { id: id + "-caption" });
+  overlay.setAttribute("aria-label", "The plane. Tab leads to points, arrow keys move them, Delete removes, + and - set the label.");
+
+  // ---- controls
+  const inputs = {};
+  const button = (text, act, more = {}) => element("button", { type: "button", ...more, onclick: act }, text);
+  function select(name, words, options, change = (v) => set({ [name]: v })) {
+    const input = element("select", { onchange: () => change(input.value) });
+    for (const [value, label] of Object.entries(options)) input.append(element("option", { value }, label));
+    inputs[name] = input;
+    return element("label", {}, words, input);
+  }
+  function range(name, words, low, high, value = (e) => 2 ** e, change = (v) => set({ [name]: v })) {
+    const shown = element("output");
+    const input = element("input", { type: "range", min: low, max: high, step: name === "label" ? 0.5 : 1,
+      oninput: () => change(value(+input.value)) });
+    inputs[name] = input;
+    input.shown = shown;
+    return element("label", {}, words, input, shown);
+  }
+  const play = button("Play", () => run(!playing));
+  const stepper = button("Step", () => { run(false); batch = 1; wake(); announce(`step ${simulation.step + 1}`); });
+  const reset = button("Reset", () => { restart(0); announce("back at the start"); });
+  const seeds = button("New seed", () => { set({ seed: scene.seed + 1 }); announce("other networks"); });
+  const clock = element("output");
+  const remove = button("Remove it", () => removePoint(chosen));
+  const groups = Object.fromEntries(Array.from({ length: 16 }, (_, i) => Array(2).fill("CD"[i >> 3] + (i % 8 + 1))));
+  const presets = data.presets.map((preset) => button(preset.name, () => {
+    chosen = null;
+    restart(0);
+    set({ ...data.default, ...preset.scene });
+    announce(preset.name + ". " + preset.sentence);
+    run(true);
+  }));
+  const root = element("figure", { class: "playground", "aria-labelledby": caption.id }, element("style", {}, STYLE),
+    element("div", { class: "bar", role: "group", "aria-label": "Scenes" }, ...presets),
+    element("div", { class: "bar" }, play, stepper, reset, seeds, clock, select("show", "map", CHOICES.show)),
+    element("div", { class: "stage" },
+      element("div", {}, element("div", { class: "plane" }, canvas, overlay), legend),
+      element("div", {}, spreadChart, lossChart)),
+    caption,
+    element("div", { class: "bar" }, select("group", "group", groups), select("augmentation", "trained with", CHOICES.augmentation),
+      select("start", "start", CHOICES.start)),
+    element("div", { class: "bar" }, range("networks", "networks", 0, 8), range("width", "width", 2, 7),
+      select("depth", "hidden layers", { 1: "1", 2: "2" }), select("activation", "activation", CHOICES.activation)),
+    element("div", { class: "bar" }, button("Add a point", () => addPoint(Math.random() - 0.5, Math.random() - 0.5)),
+      range("label", "its label", -1, 1, (v) => v, (v) => setLabel(chosen, v)), remove,
+      button("Copy as Python", copyPython)), say);
+  el.append(root);
+
+  const announce = (text) => say.replaceChildren(element("p", {}, text));
+  async function copyPython() {
+    root.copied = toPython(scene, simulation.eta, simulation.step);
+    try {
+      await navigator.clipboard.writeText(root.copied);
+      announce("Python code copied");
+    } catch { // without permission, as in some notebooks
+      prompt("Python code of this scene:", root.copied);
+    }
+  }
+
+  // ---- the scene
+  let own = false, saving = null;
+  function set(changes) {
+    scene = checked({ ...scene, ...changes }, original);
+    if (Object.keys(changes).join() === "show") { // another map of the same training
+      simulation.scene = scene;
+      job = null;
+      wake();
+    } else restart();
+    show();
+    clearTimeout(saving);
+    saving = setTimeout(save, 200);
+  }
+  function save() {
+    own = true;
+    model.set("scene", scene);
+    model.save_changes();
+    own = false;
+    if (addressed) history.replaceState(null, "", "#" + toAddress(scene));
+  }
+  function restart(goal) { // up to the step that was reached, or another
+    simulation.restart(scene, goal);
+    job = null;
+    Object.assign(profile, { frames: 0, longest: 0, drawing: 0, since: performance.now() });
+    wake();
+  }
+  function run(on) {
+    playing = on;
+    play.textContent = on ? "Pause" : "Play";
+    touched = simulation.step;
+    if (!on) batch = 0;
+    wake();
+  }
+  function choose(which) {
+    chosen = which;
+    showPoints();
+  }
+  function movePoint(which, x, y, tell = true) {
+    if (which === "asked") set({ asked: [x, y] });
+    else set({ points: scene.points.map((p, i) => (i === which ? [x, y, p[2]] : p)) });
+    const [a, b] = which === "asked" ? scene.asked : scene.points[which];
+    if (tell) announce(`at ${signed(a)}, ${signed(b)}`);
+  }
+  function addPoint(x, y) {
+    const before = scene.points.length, label = scene.points[before - 1][2] > 0 ? -1 : 1;
+    set({ points: [...scene.points, [x, y, label]] });
+    if (scene.points.length === before) return announce("No more points fit.");
+    choose(before);
+    marks[before].focus();
+    announce(`point ${before + 1} added, label ${signed(label)}`);
+  }
+  function removePoint(which) {
+    if (typeof which !== "number") return;
+    if (scene.points.length === 1) return announce("One point has to stay.");
+    const inside = overlay.contains(document.activeElement);
+    chosen = Math.min(which, scene.points.length - 2);
+    set({ points: scene.points.filter((_, i) => i !== which) });
+    if (inside) marks[chosen].focus();
+    announce(`point ${which + 1} removed, ${scene.points.length} left`);
+  }
+  function setLabel(which, label) {
+    if (typeof which !== "number") return;
+    set({ points: scene.points.map((p, i) => (i === which ? [p[0], p[1], label] : p)) });
+    announce(`label ${signed(scene.points[which][2])}`);
+  }
+
+  // ---- points, by mouse, touch and keyboard
+  const pale = element("g", { "aria-hidden": "true" });
+  const ground = element("rect", { x: -1, y: -1, width: 2, height: 2, fill: "transparent" });
+  overlay.append(ground, pale);
+  const marks = [];
+  let askedMark = null;
+  function place(event) {
+    const box = overlay.getBoundingClientRect();
+    return [2 * (event.clientX - box.left) / box.width - 1, 1 - 2 * (event.clientY - box.top) / box.height];
+  }
+  ground.addEventListener("click", (event) => addPoint(...place(event)));
+  function mark(which) {
+    let held = false;
+    const node = element("g", { class: "point", tabindex: 0, role: "button",
+      onfocus: () => choose(which),
+      ontouchstart: (event) => event.preventDefault(), // or the page would scroll
+      onpointerdown: (event) => { held = true; node.setPointerCapture(event.pointerId); node.focus(); },
+      onpointermove: (event) => { if (held) movePoint(which, ...place(event), false); },
+      onpointerup: () => { if (held) announce(node.getAttribute("aria-label")); held = false; },
+      onpointercancel: () => { held = false; },
+      ondblclick: () => removePoint(which),
+      onkeydown: (event) => {
+        const [x, y] = which === "asked" ? scene.asked : scene.points[which], far = event.shiftKey ? 0.01 : 0.05;
+        const moves = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, far], ArrowDown: [0, -far] };
+        if (moves[event.key]) movePoint(which, x + moves[event.key][0], y + moves[event.key][1]);
+        else if (event.key === "Delete" || event.key === "Backspace") removePoint(which);
+        else if (event.key === "+" || event.key === "-") setLabel(which, event.key === "+" ? 1 : -1);
+        else return;
+        event.preventDefault();
+      } });
+    node.append(element("circle", { class: "halo", r: 0.085, fill: "transparent" }));
+    if (which === "asked") node.append(element("path", { d: "M0,-.06L.06,0L0,.06L-.06,0Z", fill: "#fff", stroke: "#000", "stroke-width": 0.016 }));
+    else node.append(element("circle", { r: 0.05, stroke: "#000", "stroke-width": 0.012 }),
+      element("path", { stroke: "#fff", "stroke-width": 0.016, fill: "none" }));
+    overlay.append(node);
+    return node;
+  }
+  const sign = (v) => (v < 0 ? "M-.025,0H.025" : v > 0 ? "M-.025,0H.025M0,-.025V.025" : "");
+  const at = (x, y) => `translate(${x},${-y})`;
+  function showPoints() {
+    while (marks.length > scene.points.length) marks.pop().remove();
+    while (marks.length < scene.points.length) marks.push(mark(marks.length));
+    askedMark ??= mark("asked");
+    const others = [];
+    scene.points.forEach(([x, y, label], i) => {
+      const [, dot, cross] = marks[i].childNodes;
+      marks[i].setAttribute("transform", at(x, y));
+      marks[i].setAttribute("class", chosen === i ? "point chosen" : "point");
+      marks[i].setAttribute("aria-label", `point ${i + 1} of ${scene.points.length}, label ${signed(label)}, at ${signed(x)}, ${signed(y)}`);
+      dot.setAttribute("fill", css(label));
+      cross.setAttribute("d", sign(label));
+      const moved = images(simulation.group, simulation.all, Float64Array.from([x, y]));
+      for (const g of simulation.all.slice(1)) { // images that are not trained on are empty and dashed
+        const trained = simulation.chosen.includes(g), transform = at(moved[2 * g], moved[2 * g + 1]);
+        others.push(element("circle", { r: trained ? 0.036 : 0.03, transform, fill: trained ? css(label) : "none", opacity: trained ? 0.75 : 0.6,
+          stroke: "#000", "stroke-width": 0.008, "stroke-dasharray": trained ? "" : ".02" }));
+      }
+    });
+    const [x, y] = scene.asked;
+    askedMark.setAttribute("transform", at(x, y));
+    askedMark.setAttribute("class", chosen === "asked" ? "point chosen" : "point");
+    askedMark.setAttribute("aria-label", `the input that is asked about, at ${signed(x)}, ${signed(y)}`);
+    for (const g of simulation.all.slice(1)) {
+      others.push(element("path", { d: "M0,-.045L.045,0L0,.045L-.045,0Z", fill: "#fffa", stroke: "#000", "stroke-width": 0.008,
+        transform: at(simulation.asked[2 * g], simulation.asked[2 * g + 1]) }));
+    }
+    pale.replaceChildren(...others);
+    const point = typeof chosen === "number" ? scene.points[chosen] : null;
+    inputs.label.disabled = remove.disabled = !point;
+    inputs.label.value = point ? point[2] : 0;
+    inputs.label.shown.textContent = point ? signed(point[2]) : "";
+  }
+  function show() {
+    for (const name of ["group", "augmentation", "start", "show", "depth", "activation"]) inputs[name].value = scene[name];
+    for (const name of ["networks", "width"]) {
+      inputs[name].value = Math.log2(scene[name]);
+      inputs[name].shown.textContent = scene[name];
+      inputs[name].setAttribute("aria-valuetext", scene[name]);
+    }
+    const full = scene.show === "difference" ? 0.5 : 1.5;
+    legend.replaceChildren(`−${full}`, element("i"), `+${full}`);
+    presets.forEach((node, i) => node.setAttribute("aria-pressed", Object.entries({ ...data.default, ...data.presets[i].scene })
+      .every(([key, value]) => JSON.stringify(scene[key]) === JSON.stringify(value))));
+    showPoints();
+  }
+
+  // ---- drawing
+  function paint() {
+    const { field, R } = simulation, full = scene.show === "difference" ? 0.5 : 1.5;
+    if (!field) return;
+    if (canvas.width !== R) canvas.width = canvas.height = R;
+    const context = canvas.getContext("2d"), picture = context.createImageData(R, R);
+    for (let i = 0; i < R * R; i++) colour(field[i] / full, picture.data, 4 * i);
+    context.putImageData(picture, 0, 0);
+  }
+  function paintCharts() {
+    const { measured, theory, losses, flow } = simulation;
+    if (!measured || !simulation.ready) return;
+    const M = scene.networks, floor = Math.sqrt(theory.floor), sizes = Array.from({ length: 33 }, (_, i) => 2 ** (i / 4));
+    const one = band(theory, 1)[1], low = Math.min(band(theory, 256)[1], measured.at(-1).spread);
+    const sides = measured.map(({ m, repeats }) => [m, band(theory, m, repeats)]);
+    const trivial = simulation.group.order === 1;
+    chart(spreadChart, { title: "spread over the orbit", xlabel: "networks averaged", x: [1, 256], y: decades(low, one),
+      band: [...sides.map(([m, b]) => [m, b[2]]), ...sides.reverse().map(([m, b]) => [m, b[0]])],
+      lines: [{ points: sizes.map((m) => [m, band(theory, m)[1]]), stroke: "#0072B2" },
+        { points: floor > 1e-6 ? [[1, floor], [256, floor]] : [], stroke: "#767676", dash: "5 4" }],
+      dots: trivial ? [] : measured.map(({ m, spread }) => [m, spread]) });
+    const most = Math.max(10, simulation.step), steps = Array.from({ length: 41 }, (_, i) => most ** (i / 40));
+    const expected = steps.map((step) => [step, meanLoss(flow, simulation.tau(step - 1))]);
+    chart(lossChart, { title: "loss", xlabel: "training step", x: [1, most], y: decades(expected.at(-1)[1], expected[0][1]),
+      lines: [{ points: expected, stroke: "#0072B2" }],
+      dots: losses.filter((_, i) => i % Math.ceil(losses.length / 24) === 0).map(([step, loss]) => [step + 1, loss]) });
+    const last = measured.at(-1).spread, infinite = short(floor);
+    caption.textContent = trivial ? "C1 has one element only, so there is nothing to compare: choose another group."
+      : `On the ${simulation.group.order} images of the diamond the answers differ by ${short(measured[0].spread)} for one network, ${M > 1 ? `${short(last)} for the mean of ${M}, ` : ""}` +
+        `and ${infinite}${floor < 1e-9 ? ", to rounding," : ""} for the infinite ensemble. Dots are networks trained here, blue lines the closed form.`;
+    spreadChart.setAttribute("aria-label", `Spread over the orbit: ${measured.map(({ m, spread }) => `${short(spread)} for ${m}`).join(", ")} networks; ` +
+      `closed form: ${short(one)} for one, ${infinite} for infinitely many.`);
+    lossChart.setAttribute("aria-label", `Loss after ${simulation.step} steps: ${short(losses.at(-1)?.[1] ?? 0)}.`);
+    clock.textContent = `step ${simulation.step}, t = ${short(simulation.eta * simulation.step)}`;
+    Object.assign(root.dataset, { step: simulation.step, one: measured[0].spread, mean: last, floor, theory: one, ready: "" });
+  }
+
+  // ---- the loop: a frame draws what is finished and starts the next batch, messages between frames work on it
+  const channel = new MessageChannel();
+  let stale = true, waiting = false, chartsAt = 0;
+  channel.port1.onmessage = () => { pending = false; work(); };
+  function work() {
+    if (!job || !awake()) return;
+    const start = performance.now();
+    let done = false;
+    while (!done && performance.now() - start < SLICE) done = job.next().done;
+    profile.longest = Math.max(profile.longest, performance.now() - start);
+    if (done) {
+      job = null;
+      changed = true;
+      request();
+    } else if (!pending) {
+      pending = true;
+      channel.port2.postMessage(0);
+    }
+  }
+  const awake = () => visible && !document.hidden;
+  function request() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(frame);
+  }
+  function wake() {
+    stale = changed = true;
+    request();
+  }
+  function frame(now) {
+    waiting = false;
+    if (!awake() || !root.isConnected) return;
+    if (changed) {
+      const start = performance.now();
+      paint();
+      if (now - chartsAt > 100 || !playing) { // letters need not change thirty times a second
+        paintCharts();
+        chartsAt = now;
+      }
+      changed = false;
+      profile.frames++;
+      profile.drawing = Math.max(profile.drawing, performance.now() - start);
+    }
+    if (job) return work(); // one that was interrupted
+    if (playing && simulation.step - touched >= PAUSE) run(false);
+    const behind = simulation.goal - simulation.step;
+    const steps = playing ? BATCH : behind > 0 ? Math.min(BATCH, behind) : batch;
+    if (steps > 0 || stale) {
+      stale = false;
+      batch = 0;
+      job = simulation.work(steps);
+      work();
+    }
+  }
+
+  model.on("change:scene", () => {
+    if (own) return;
+    scene = checked(model.get("scene"), original);
+    restart();
+    show();
+  });
+  if (addressed) {
+    addEventListener("hashchange", () => {
+      const linked = fromAddress(location.hash, original);
+      if (linked) set(linked);
+    });
+  }
+  document.addEventListener("visibilitychange", wake);
+  new IntersectionObserver((entries) => {
+    visible = entries.at(-1).isIntersecting;
+    if (visible) wake();
+  }).observe(root);
+  let seenWidth = 0;
+  new ResizeObserver(() => {
+    if (root.clientWidth !== seenWidth) { seenWidth = root.clientWidth; wake(); }
+  }).observe(root);
+  root.playground = { simulation, profile, get scene() { return scene; }, set, run };
+  show();
+  caption.textContent = data.captions[0];
+  run(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+}
+
+export default { render };
