@@ -657,7 +657,7 @@ const CHOICES = {
   activation: { relu: "ReLU", erf: "erf" },
   show: { one: "one network", mean: "mean so far", infinite: "infinite ensemble", difference: "mean − infinite" },
 };
-const MOST_POINTS = 12, MOST_IMAGES = 192, BATCH = 30, SLICE = 8, PAUSE = 10000;
+const MOST_POINTS = 12, MOST_IMAGES = 192, BATCH = 30, SLICE = 6, PAUSE = 10000;
 const within = (v, low, high) => Math.min(Math.max(Number.isFinite(+v) ? +v : low, low), high);
 const rounded = (v) => Math.round(v * 1000) / 1000;
 
@@ -839,7 +839,7 @@ class Simulation {
 // ---- the view
 
 const STYLE = `
-& { margin: 0; max-width: 52rem; color: var(--pst-color-text-base, inherit); font: inherit; line-height: 1.35 }
+& { margin: 0; padding: 0; max-width: 52rem; color: var(--pst-color-text-base, inherit); font: inherit; line-height: 1.35 }
 & svg, & canvas { display: block; width: 100% }
 & .stage { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: .6rem 1rem; margin: .5rem 0 }
 & .plane { position: relative; aspect-ratio: 1; border: 1px solid currentColor }
@@ -905,7 +905,7 @@ function chart(svg, { title, xlabel, x, y, band = [], lines, dots }) {
       element("text", { ...text, x: left - 4, y: py(10 ** e) + 4, "text-anchor": "end" }, name(Math.round(e))));
   }
   const path = (points) => "M" + points.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join("L");
-  if (band.length) nodes.push(element("path", { d: path(band) + "Z", fill: "#0072B2", opacity: 0.25 }));
+  if (band.length) nodes.push(element("path", { d: path(band) + "Z", fill: "#0072B2", stroke: "#0072B2", "stroke-width": 3, opacity: 0.25 }));
   for (const { points, stroke, dash = "" } of lines) {
     if (points.length) nodes.push(element("path", { d: path(points), fill: "none", stroke, "stroke-width": 2, "stroke-dasharray": dash }));
   }
@@ -917,8 +917,8 @@ let count = 0;
 
 function render({ model, el }) {
   const data = model.get("data"), id = "playground-" + ++count;
-  // the first playground of a static page reads the address and writes to it
-  const addressed = el.matches(".interactive-figure") && !document.querySelector(".playground");
+  // the first playground of a static page reads the address and writes to it; slides have another use for it
+  const addressed = el.matches(".interactive-figure") && !document.querySelector(".playground, .reveal");
   const original = checked(model.get("scene"), data.default);
   let scene = (addressed && fromAddress(location.hash, original)) || original;
   let playing = false, visible = false, chosen = null, job = null, pending = false, batch = 0, touched = 0, changed = true;
@@ -927,15 +927,15 @@ function render({ model, el }) {
   const say = element("div", { class: "silent", "aria-live": "polite", role: "status" });
   const canvas = element("canvas", { "aria-hidden": "true" });
   const overlay = element("svg", { viewBox: "-1 -1 2 2", role: "group" });
-  const spreadChart = element("svg", { role: "img" }), lossChart = element("svg", { role: "img" });
+  const [spreadChart, lossChart] = ["spread", "loss"].map((name) => element("svg", { role: "img", "aria-label": name }));
   const legend = element("div", { class: "legend", "aria-hidden": "true" }), caption = element("figcaption", { id: id + "-caption" });
   overlay.setAttribute("aria-label", "The plane. Tab leads to points, arrow keys move them, Delete removes, + and - set the label.");
 
   // ---- controls
   const inputs = {};
-  const button = (text, act, more = {}) => element("button", { type: "button", ...more, onclick: act }, text);
-  function select(name, words, options, change = (v) => set({ [name]: v })) {
-    const input = element("select", { onchange: () => change(input.value) });
+  const button = (text, act) => element("button", { type: "button", onclick: act }, text);
+  function select(name, words, options) {
+    const input = element("select", { onchange: () => set({ [name]: input.value }) });
     for (const [value, label] of Object.entries(options)) input.append(element("option", { value }, label));
     inputs[name] = input;
     return element("label", {}, words, input);
@@ -948,7 +948,7 @@ function render({ model, el }) {
     input.shown = shown;
     return element("label", {}, words, input, shown);
   }
-  const play = button("Play", () => run(!playing));
+  const play = button("Play", () => { run(!playing); announce(playing ? "training" : "paused"); });
   const stepper = button("Step", () => { run(false); batch = 1; wake(); announce(`step ${simulation.step + 1}`); });
   const reset = button("Reset", () => { restart(0); announce("back at the start"); });
   const seeds = button("New seed", () => { set({ seed: scene.seed + 1 }); announce("other networks"); });
@@ -1084,6 +1084,7 @@ function render({ model, el }) {
         else if (event.key === "+" || event.key === "-") setLabel(which, event.key === "+" ? 1 : -1);
         else return;
         event.preventDefault();
+        event.stopPropagation(); // slides turn at arrow keys
       } });
     node.append(element("circle", { class: "halo", r: 0.085, fill: "transparent" }));
     if (which === "asked") node.append(element("path", { d: "M0,-.06L.06,0L0,.06L-.06,0Z", fill: "#fff", stroke: "#000", "stroke-width": 0.016 }));
@@ -1168,7 +1169,7 @@ function render({ model, el }) {
       lines: [{ points: expected, stroke: "#0072B2" }],
       dots: losses.filter((_, i) => i % Math.ceil(losses.length / 24) === 0).map(([step, loss]) => [step + 1, loss]) });
     const last = measured.at(-1).spread, infinite = short(floor);
-    caption.textContent = trivial ? "C1 has one element only, so there is nothing to compare: choose another group."
+    caption.textContent = trivial ? "C1 has one element: there is nothing to compare."
       : `On the ${simulation.group.order} images of the diamond the answers differ by ${short(measured[0].spread)} for one network, ${M > 1 ? `${short(last)} for the mean of ${M}, ` : ""}` +
         `and ${infinite}${floor < 1e-9 ? ", to rounding," : ""} for the infinite ensemble. Dots are networks trained here, blue lines the closed form.`;
     spreadChart.setAttribute("aria-label", `Spread over the orbit: ${measured.map(({ m, spread }) => `${short(spread)} for ${m}`).join(", ")} networks; ` +
@@ -1239,21 +1240,16 @@ function render({ model, el }) {
     restart();
     show();
   });
-  if (addressed) {
-    addEventListener("hashchange", () => {
-      const linked = fromAddress(location.hash, original);
-      if (linked) set(linked);
-    });
-  }
+  addEventListener("hashchange", () => {
+    const linked = addressed && fromAddress(location.hash, original);
+    if (linked) set(linked);
+  });
   document.addEventListener("visibilitychange", wake);
   new IntersectionObserver((entries) => {
     visible = entries.at(-1).isIntersecting;
     if (visible) wake();
   }).observe(root);
-  let seenWidth = 0;
-  new ResizeObserver(() => {
-    if (root.clientWidth !== seenWidth) { seenWidth = root.clientWidth; wake(); }
-  }).observe(root);
+  new ResizeObserver(wake).observe(root);
   root.playground = { simulation, profile, get scene() { return scene; }, set, run };
   show();
   caption.textContent = data.captions[0];

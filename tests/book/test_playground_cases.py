@@ -1,10 +1,11 @@
-"""The cases that the playground is tested with in the browser are what nteq says today."""
+"""What is stored of the playground is of today: the cases that it is tested with, and its source in chapters."""
 
 import json
 
 import numpy as np
 import pytest
 
+from tools import places
 from tools.site import cases
 
 STORED = json.loads(cases.TARGET.read_text())
@@ -29,3 +30,11 @@ def test_a_stored_case_is_what_the_command_makes(kind, number):
 
 def test_every_kind_is_stored_in_full():
     assert {kind: len(found) for kind, found in STORED.items()} == {k: n for k, (_, n) in cases.KINDS.items()}
+
+
+@pytest.mark.parametrize("name", ["augmentation_at_infinite_width", "mean_is_ensemble"])
+def test_a_chapters_stored_playground_has_todays_source(name):
+    notebook = json.loads((places.NOTEBOOKS / f"{name}.ipynb").read_text())
+    widgets = notebook["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    sources = [one["state"]["_esm"] for one in widgets.values() if "scene" in one["state"]]
+    assert sources == [(places.ROOT / "nteq" / "playground.js").read_text()]
