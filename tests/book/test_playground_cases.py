@@ -1,4 +1,4 @@
-"""What is stored of the playground is of today: the cases that it is tested with, and its source in chapters."""
+"""What is stored of the playground is today's: the cases it is tested with, and its source in chapters."""
 
 import json
 
