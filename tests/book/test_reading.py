@@ -1,8 +1,8 @@
 """The chapters' code can be read in passing: what only draws is folded away, lines and cells are short.
 
 A cell *draws* if it calls a function of `plt`, `Explorer`, `Pictures`, `Playground` or `display`, a method of
-an axis or a figure (which the chapters call `axis`, `axes` and `figure`), or a function of the chapter that does
-one of these. It is folded, with the tag `hide-input`, and nothing else is, but for cells that only define
+an axis or a figure (which the chapters call `axis`, `axes` and `figure`), or a function of the chapter that
+does one of these. It is folded, with the tag `hide-input`, and nothing else is, but for cells that only define
 functions, which are then called by folded cells alone.
 """
 

@@ -423,6 +423,22 @@ def test_in_print_the_map_stays_and_the_controls_go(visit):
     assert not page.locator(".playground button").first.is_visible()
 
 
+def test_on_paper_a_still_picture_takes_the_place_of_one_that_was_never_on_the_screen(browser, site):
+    page = browser.new_page(viewport={"width": 1280, "height": 700})
+    page.goto(site + "notebooks/mean_is_ensemble.html", wait_until="networkidle")
+    for _ in range(2):  # a browser may announce it twice
+        page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    still = page.locator(".interactive-figure > .still")
+    assert still.count() == 1 and not page.locator(".playground").is_visible()
+    assert "64 networks" in still.inner_text()
+    still.scroll_into_view_if_needed()
+    still.locator("img").evaluate("(e) => e.decode()")
+    page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    assert still.count() == 0
+    page.locator(".playground[data-ready]").wait_for(timeout=20_000)
+    page.close()
+
+
 def test_the_state_of_the_page_is_one_scene_and_the_source(visit):
     page = visit()
     state = json.loads(page.locator("script[type$='widget-state+json']").text_content())["state"]

@@ -244,3 +244,35 @@ def test_the_band_holds_what_many_gaussian_ensembles_do(page):
     )
     assert 0.93 < inside < 0.97
     assert math.sqrt(mean_of_squares) == pytest.approx(middle, rel=0.03)
+
+
+def test_in_a_notebook_the_scene_goes_to_python_and_comes_back(page):
+    """The model of a live kernel: what is set is saved, what Python sets is drawn, the address stays."""
+    state = dict(group="C4", augmentation="full", start="symmetric", points=[[0.5, 0.1, 1]], asked=[0.1, 0.9])
+    state |= dict(networks=2, width=8, depth=1, activation="relu", seed=0, show="mean")
+    saved, group, address = page.evaluate(
+        """async (scene) => {
+        const state = { scene, data: { default: scene, presets: [], captions: ["A sentence."] } };
+        const calls = [], saved = [];
+        const model = {
+            get: (name) => state[name],
+            set: (name, value) => { state[name] = value; },
+            save_changes: () => saved.push(state.scene),
+            on: (event, call) => calls.push([event, call]),
+        };
+        const el = document.createElement("div");
+        document.body.append(el);
+        P.default.render({ model, el });
+        const root = el.querySelector(".playground"), wait = (ms) => new Promise((done) => setTimeout(done, ms));
+        root.playground.set({ group: "D3" });
+        await wait(400);
+        state.scene = { ...state.scene, group: "C7" };
+        calls.filter(([event]) => event === "change:scene").forEach(([, call]) => call());
+        await wait(100);
+        const found = [saved.map((one) => one.group), root.playground.scene.group, location.href];
+        el.remove();
+        return found;
+        }""",
+        state,
+    )
+    assert saved == ["D3"] and group == "C7" and "#" not in address

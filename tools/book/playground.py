@@ -46,7 +46,7 @@ def _write(app, pagename, templatename, context, doctree):
         still = f'<img src="{context["pathto"](picture, 1)}" alt="{sentence}"><p>{sentence}</p>'
         view = f'<script type="{WIDGET}-view+json">{json.dumps({"model_id": name})}</script>'
         view += f"<noscript>{still}</noscript>"
-        context["body"] = context["body"].replace(place, f'<div class="cell_output">{view}</div>', 1)
+        context["body"] = context["body"].replace(place, f"<div>{view}</div>", 1)
     if states:
         text = json.dumps({"version_major": 2, "version_minor": 0, "state": states}).replace("</", r"<\/")
         context["body"] += f'<script type="{WIDGET}-state+json">{text}</script>'
