@@ -368,7 +368,7 @@ class Playground(anywidget.AnyWidget):
                     f"{'(2,)' if name == 'asked' else '(n, 3)'}, got {value!r}."
                 )
             scene[name] = np.round(array, 3).tolist()
-        most = min(12, 192 // len(_trained_elements(scene)))
+        most = min(12, 128 // len(_trained_elements(scene)))
         if len(scene["points"]) > most:
             raise ValueError(
                 f"Playground: at most {most} points fit with {scene['group']} and augmentation "

@@ -51,7 +51,7 @@ for (let i = 0; i < ERF.length; i++) {
 }
 const both = new Float64Array(2);
 
-// (erf x, erf′ x), in an array that the next call writes to.
+// (erf x, erf′ x), in an array that the next call overwrites.
 export function erf(x) {
   const size = Math.abs(x);
   if (size >= FARTHEST) {
@@ -586,7 +586,7 @@ function trainDeep({ model, width, layers, rates }, points, y, eta) {
 export function* fieldSteps(networks, points, R) {
   const sums = new Float64Array(R * R), { model, width } = networks[0];
   if (model.depth === 1 && model.activation === "relu") {
-    // Along a row a network is a line with a kink for each unit: add up where kinks are, then walk along once.
+    // Along a row a network is a line with a kink for each unit: note the kinks, then walk along once.
     const jump = new Float64Array(R + 1), slope = new Float64Array(R + 1), first = points[0], step = points[2] - points[0];
     for (let row = 0; row < R; row++) {
       const y = points[2 * row * R + 1];
@@ -657,11 +657,11 @@ const CHOICES = {
   activation: { relu: "ReLU", erf: "erf" },
   show: { one: "one network", mean: "mean so far", infinite: "infinite ensemble", difference: "mean − infinite" },
 };
-const MOST_POINTS = 12, MOST_IMAGES = 192, BATCH = 30, SLICE = 6, PAUSE = 10000;
+const MOST_POINTS = 12, MOST_IMAGES = 128, BATCH = 30, SLICE = 6, PAUSE = 10000;
 const within = (v, low, high) => Math.min(Math.max(Number.isFinite(+v) ? +v : low, low), high);
 const rounded = (v) => Math.round(v * 1000) / 1000;
 
-// Whatever an address or a notebook says, something that can be computed comes out.
+// Whatever an address says, something that can be computed comes out.
 export function checked(given, fallback) {
   const scene = { ...fallback, ...given }, kind = String(scene.group)[0] === "D" ? "D" : "C";
   scene.group = kind + Math.round(within(String(scene.group).slice(1), 1, 8));
@@ -753,8 +753,9 @@ class Simulation {
     this.flow = this.modes = this.rows = this.eta = null;
     this.networks = [];
     this.losses = [];
-    // what has kinks is quickly drawn, all else takes M R² evaluations
-    this.R = scene.depth === 1 && scene.activation === "relu" ? 64 : 32;
+    // kinks are quickly drawn, all else takes M R² evaluations
+    const simple = scene.depth === 1 && scene.activation === "relu";
+    this.R = simple ? 64 : scene.networks * scene.width ** scene.depth > 1e5 ? 24 : 32;
     if (this.grid?.length !== 2 * this.R * this.R) {
       this.field = null;
       this.grid = new Float64Array(2 * this.R * this.R);
@@ -778,7 +779,7 @@ class Simulation {
       yield;
     }
     const trained = seen(model, this.X), until = this.step + batch, start = performance.now();
-    while (this.step < until && performance.now() - start < 60) { // wide and deep ones make fewer steps a drawing
+    while (this.step < until && performance.now() - start < 200) { // deep ones make fewer steps a drawing
       let loss = 0;
       for (const one of this.networks) {
         loss += train(one, trained, this.y, this.eta) / scene.networks;
@@ -839,7 +840,7 @@ class Simulation {
 // ---- the view
 
 const STYLE = `
-& { margin: 0; padding: 0; max-width: 52rem; color: var(--pst-color-text-base, inherit); font: inherit; line-height: 1.35 }
+& { margin: 0; padding: 0; max-width: 52rem; color: var(--pst-color-text-base, inherit); font: inherit }
 & svg, & canvas { display: block; width: 100% }
 & .stage { display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: .6rem 1rem; margin: .5rem 0 }
 & .plane { position: relative; aspect-ratio: 1; border: 1px solid currentColor }
@@ -854,7 +855,7 @@ const STYLE = `
 & button[aria-pressed=true] { background: #0072B2; color: #fff }
 & input { width: 6.5em; min-height: 2em; accent-color: #0072B2 }
 & output { font-variant-numeric: tabular-nums; min-width: 2.2em }
-& .legend { display: flex; align-items: center; gap: .5em; font-size: .85em; margin-top: .25rem }
+& .legend { display: flex; align-items: center; gap: .5em; font-size: .85em }
 & .legend i { flex: 1; height: .7em; background: linear-gradient(90deg, #0072B2, #f7f7f7, #D55E00) }
 & .silent { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 @media (max-width: 560px) { & .stage { grid-template-columns: minmax(0, 1fr) } }
@@ -917,7 +918,7 @@ let count = 0;
 
 function render({ model, el }) {
   const data = model.get("data"), id = "playground-" + ++count;
-  // the first playground of a static page reads the address and writes to it; slides have another use for it
+  // the first playground of a static page has the address; slides have another use for it
   const addressed = el.matches(".interactive-figure") && !document.querySelector(".playground, .reveal");
   const original = checked(model.get("scene"), data.default);
   let scene = (addressed && fromAddress(location.hash, original)) || original;
@@ -985,7 +986,7 @@ function render({ model, el }) {
       await navigator.clipboard.writeText(root.copied);
       announce("Python code copied");
     } catch { // without permission, as in some notebooks
-      prompt("Python code of this scene:", root.copied);
+      root.append(element("textarea", { rows: 9, cols: 80, "aria-label": "Python code" }, root.copied));
     }
   }
 
@@ -1179,7 +1180,7 @@ function render({ model, el }) {
     Object.assign(root.dataset, { step: simulation.step, one: measured[0].spread, mean: last, floor, theory: one, ready: "" });
   }
 
-  // ---- the loop: a frame draws what is finished and starts the next batch, messages between frames work on it
+  // ---- the loop: a frame draws and starts the next batch, messages between frames work on it
   const channel = new MessageChannel();
   let stale = true, waiting = false, chartsAt = 0;
   channel.port1.onmessage = () => { pending = false; work(); };
@@ -1214,7 +1215,7 @@ function render({ model, el }) {
     if (changed) {
       const start = performance.now();
       paint();
-      if (now - chartsAt > 100 || !playing) { // letters need not change thirty times a second
+      if (now - chartsAt > 100 || !playing) { // letters may change less often
         paintCharts();
         chartsAt = now;
       }

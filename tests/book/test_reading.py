@@ -2,8 +2,8 @@
 
 A cell *draws* if it calls a function of `plt`, `Explorer`, `Pictures`, `Playground` or `display`, a method of
 an axis or a figure (which the chapters call `axis`, `axes` and `figure`), or a function of the chapter that
-does one of these. It is folded, with the tag `hide-input`, and nothing else is, but for cells that only define
-functions, which are then called by folded cells alone.
+does one of these. It is folded, with the tag `hide-input`, and nothing else is, but for cells that only
+define functions, which are then called by folded cells alone.
 """
 
 import ast

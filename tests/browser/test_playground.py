@@ -403,6 +403,13 @@ print(own, mean.var(), answers.shape[0])
         assert len([line for line in code.splitlines() if line]) <= 24
 
 
+def test_without_leave_to_use_the_clipboard_the_code_is_shown(visit):
+    page = visit()
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error()); }")
+    page.get_by_role("button", name="Copy as Python").click()
+    assert page.get_by_label("Python code").input_value().startswith("import jax")
+
+
 def test_without_scripts_there_is_a_still_picture_and_a_sentence(browser, site):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

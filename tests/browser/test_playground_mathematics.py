@@ -263,7 +263,8 @@ def test_in_a_notebook_the_scene_goes_to_python_and_comes_back(page):
         const el = document.createElement("div");
         document.body.append(el);
         P.default.render({ model, el });
-        const root = el.querySelector(".playground"), wait = (ms) => new Promise((done) => setTimeout(done, ms));
+        const root = el.querySelector(".playground");
+        const wait = (ms) => new Promise((done) => setTimeout(done, ms));
         root.playground.set({ group: "D3" });
         await wait(400);
         state.scene = { ...state.scene, group: "C7" };

@@ -125,7 +125,7 @@ def test_a_playground_carries_its_scene_and_all_presets():
         ({"points": [[0, 0]]}, r"points must be numbers from −1 to 1 of shape \(n, 3\)"),
         ({"points": [[0, 0, 2]]}, "points must be numbers from −1 to 1"),
         ({"asked": [0, np.nan]}, "asked must be numbers from −1 to 1"),
-        ({"group": "D8", "points": np.zeros((13, 3))}, "at most 12 points fit with D8"),
+        ({"group": "D8", "points": np.zeros((9, 3))}, "at most 8 points fit with D8"),
     ],
 )
 def test_a_playground_names_bad_input(changes, message):
