@@ -36,3 +36,21 @@ for (const script of stored("view")) {
   script.after(el);
   load(state._esm).then((module) => module.default.render({ model: modelOf(state), el }));
 }
+
+// A playground draws once it is on the screen. On paper the still picture takes the place of one that never was.
+const waiting = () => document.querySelectorAll(".interactive-figure:has(.playground:not([data-ready], [hidden]))");
+addEventListener("beforeprint", () => {
+  for (const figure of waiting()) {
+    const still = document.createElement("div");
+    still.className = "still";
+    still.innerHTML = figure.nextElementSibling?.textContent ?? "";
+    figure.firstChild.hidden = true;
+    figure.append(still);
+  }
+});
+addEventListener("afterprint", () => {
+  for (const still of document.querySelectorAll(".interactive-figure > .still")) {
+    still.previousSibling.hidden = false;
+    still.remove();
+  }
+});

@@ -1,9 +1,9 @@
 """The chapters' code can be read in passing: what only draws is folded away, lines and cells are short.
 
-A cell *draws* if it calls a function of `plt`, `Explorer`, `Pictures` or `display`, a method of an axis or
-a figure (which the chapters call `axis`, `axes` and `figure`), or a function of the chapter that does one
-of these. It is folded, with the tag `hide-input`, and nothing else is, but for cells that only define
-functions, which are then called by folded cells alone.
+A cell *draws* if it calls a function of `plt`, `Explorer`, `Pictures`, `Playground` or `display`, a method of
+an axis or a figure (which the chapters call `axis`, `axes` and `figure`), or a function of the chapter that
+does one of these. It is folded, with the tag `hide-input`, and nothing else is, but for cells that only
+define functions, which are then called by folded cells alone.
 """
 
 import ast
@@ -20,7 +20,7 @@ LINE = 80  # characters
 CELL = 15  # lines that are not blank; folded cells and the first one, of imports, may have more
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-CANVASES = {"plt", "Explorer", "Pictures", "display", "axis", "axes", "figure"}
+CANVASES = {"plt", "Explorer", "Pictures", "Playground", "display", "axis", "axes", "figure"}
 
 
 class Cell(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nteq.interactive import Explorer, Pictures
+from nteq.interactive import Explorer, Pictures, Playground
 from nteq.plotting import COLOURS, use_style
 
 
@@ -98,3 +98,47 @@ def test_pictures_names_bad_input(changes, message):
 def test_pictures_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match="one size"):
         pictures(figures=[plt.figure(figsize=(2, 1)), plt.figure(figsize=(2, 2))])
+
+
+def test_a_playground_carries_its_scene_and_all_presets():
+    widget = Playground("Half the orbit", group="D3", points=[[0.12345, -1, 1]], networks=8)
+    assert widget.scene["group"] == "D3" and widget.scene["augmentation"] == "half"
+    assert widget.scene["points"] == [[0.123, -1.0, 1.0]] and widget.scene["networks"] == 8
+    assert widget.data["captions"] == [
+        preset["sentence"] for preset in widget.data["presets"] if preset["name"] == "Half the orbit"
+    ]
+    assert repr(widget) == "Playground('Half the orbit', D3, half, 8 networks)"
+    for preset in widget.data["presets"]:
+        Playground(preset["name"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "none"}, "preset"),
+        ({"group": "C9"}, "group"),
+        ({"augmentation": "quarter"}, "augmentation"),
+        ({"networks": 48}, "networks must be a power of two, got 48"),
+        ({"networks": 512}, "networks must be at most 256, got 512"),
+        ({"width": 2}, "width"),
+        ({"depth": 3}, "depth must be at most 2, got 3"),
+        ({"points": [[0, 0]]}, r"points must be numbers from −1 to 1 of shape \(n, 3\)"),
+        ({"points": [[0, 0, 2]]}, "points must be numbers from −1 to 1"),
+        ({"asked": [0, np.nan]}, "asked must be numbers from −1 to 1"),
+        ({"group": "D8", "points": np.zeros((9, 3))}, "at most 8 points fit with D8"),
+    ],
+)
+def test_a_playground_names_bad_input(changes, message):
+    with pytest.raises(ValueError, match=f"Playground: .*{message}"):
+        Playground(**changes)
+
+
+def test_a_playgrounds_still_picture_has_the_symmetry_of_its_data():
+    def plane(preset):
+        return np.asarray(Playground(preset)._still().axes[0].images[0].get_array())
+
+    whole, half = plane("The mean of 64"), plane("Half the orbit")
+    np.testing.assert_allclose(whole, np.rot90(whole), atol=1e-2)
+    assert np.abs(half - np.rot90(half)).max() > 0.5
+    picture = pixels(Playground()._repr_mimebundle_()[0]["image/png"])
+    assert picture.std() > 20

@@ -46,6 +46,8 @@ def printed(page, first: int) -> bytes:
         """() => {
         document.querySelectorAll(".toggle-hidden").forEach((e) => e.classList.remove("toggle-hidden"));
         document.querySelectorAll("details").forEach((e) => { e.open = true; });
+        dispatchEvent(new Event("beforeprint"));
+        return Promise.all([...document.querySelectorAll(".still img")].map((e) => e.decode()));
         }"""
     )
     return page.pdf(prefer_css_page_size=True, print_background=True, tagged=True)

@@ -1,4 +1,4 @@
-"""The deck of the lecture, made of the chapters' tagged cells: `make slides`.
+"""The deck of the lecture, the playground and the chapters' tagged cells: `make slides`.
 
 A cell whose metadata has a `slide: Title` becomes a slide: of a code cell the figure, of a Markdown cell the
 statements in it, and where it has none its bold words and displayed formulas. Neighbours with one title share
@@ -47,6 +47,7 @@ PAGE = """<!doctype html>
 {sections}
 </div></div>
 <script src="../_static/vendor/reveal/reveal.js"></script>
+<script type="module" src="../_static/widgets.js"></script>
 <script>Reveal.initialize({{ hash: true, slideNumber: true, transition: "none",
   width: 1120, height: 700, margin: 0.06 }});</script>
 </body>
@@ -109,6 +110,15 @@ def deck() -> list[Slide]:
     return slides
 
 
+def playground() -> str:
+    """The playground of the first page, with its state."""
+    page = BeautifulSoup((places.BUILT / "book" / "intro.html").read_text(encoding="utf-8"), "html.parser")
+    kinds = ("view", "state")
+    return "\n".join(
+        str(page.find("script", type=f"application/vnd.jupyter.widget-{kind}+json")) for kind in kinds
+    )
+
+
 def takeaways() -> Slide:
     """The headings of the closing page."""
     text = (places.ROOT / "book" / "closing.md").read_text(encoding="utf-8")
@@ -124,7 +134,8 @@ def main() -> int:
     title = configuration["title"]
     slides = [*deck(), takeaways()]
     sections = [
-        f'<section class="title"><h1>{title}</h1><p><a href="{places.site()}">the book</a></p></section>'
+        f'<section class="title"><h1>{title} <small><a href="{places.site()}">the book</a></small></h1>'
+        f"{playground()}</section>"
     ]
     for slide in slides:
         parts = "\n".join(slide.parts)
