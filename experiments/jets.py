@@ -1,11 +1,13 @@
 """What Lorentz invariance is worth in jets: `python -m experiments.jets`.
 
-Four networks with the same number of parameters learn to tell jets of top quarks from others, from few jets
-and from many. All send messages between the 16 hardest particles of a jet, and differ in the two numbers
-that a message sees of a pair: Minkowski products of the momenta (`lorentz`, the network of Gong et al. 2022
-at a small size), the same sums with four plus signs (`euclid`), or the differences of η and φ (`plain`; also
-`augmented`, which sees each jet boosted at random, with a rapidity of at most 1, in each step). Measured is
-how well they tell new jets apart, as these are and boosted across the beam.
+Networks with the same number of parameters learn to tell jets of top quarks from others, from few jets and
+from many. Four send messages between the 16 hardest particles of a jet, and differ in the two numbers that a
+message sees of a pair: Minkowski products of the momenta (`lorentz`, the network of Gong et al. 2022 at a
+small size), the same sums with four plus signs (`euclid`), or the differences of η and φ (`plain`; also
+`augmented`, which sees each jet boosted at random, with a rapidity of at most 1, in each step). The fifth,
+`deep set`, sees the coordinates of one particle at a time, and takes a mean. For each kind and size of the
+training set, jets that are neither trained on nor tested on choose the learning rate. Measured is how well
+the networks tell new jets apart, as these are and boosted across the beam.
 
 Then ensembles of `plain`, for which the augmentation is either a random quarter turn about the jet's axis or
 a random boost: how far their mean prediction is from invariant, against the number of members.
@@ -24,8 +26,9 @@ from experiments import command
 from nteq.datasets import top_jets
 
 MINKOWSKI, EUCLID = np.array([1.0, -1, -1, -1]), np.ones(4)
-KINDS = ["lorentz", "euclid", "plain", "augmented"]
+KINDS = ["lorentz", "euclid", "plain", "augmented", "deep set"]
 WIDTH, BLOCKS = 16, 2
+SET_WIDTH = 36  # of the deep set: 4177 parameters, the others have 4197
 WINDOW = 1.0  # the largest rapidity of augmentation
 
 
@@ -137,6 +140,20 @@ def plain(params, share, place, there, edge):
     return answer(params, share, place, there, edge, lambda x: x[:, :, None] - x[:, None])
 
 
+def init_set(key, width=SET_WIDTH):
+    """The parameters of a deep set."""
+    f, (each, last) = width, jax.random.split(key)
+    return {"each": dense(each, 3, f, f, f), "last": dense(last, f, f, 1)}
+
+
+def deep_set(params, p):
+    """The logits of a network that sees the coordinates of one particle at a time."""
+    there, _ = partners(p)
+    h = jax.nn.relu(mlp(params["each"], jnp.concatenate(coordinates(p), -1)))
+    pooled = (h * there).sum(1) / jnp.maximum(there.sum(1), 1)
+    return mlp(params["last"], pooled)[:, 0]
+
+
 def boost(rapidity, axis):
     """The matrix of a boost along a unit vector."""
     ch, sh = jnp.cosh(rapidity), jnp.sinh(rapidity)
@@ -185,6 +202,7 @@ def asked_plain(params, p, k=None):
 
 
 NETWORKS = {
+    "deep set": deep_set,
     "lorentz": lorentz,
     "euclid": lambda params, p: lorentz(params, p, EUCLID),
     "plain": asked_plain,
@@ -195,10 +213,14 @@ NETWORKS = {
 }
 
 
+def start_of(kind):
+    """The function that draws the first parameters."""
+    return init_set if kind == "deep set" else init
+
+
 @functools.cache
-def trainer(kind, steps, batch, rate):
-    """A function from a key, jets, classes, the number to train on and a seed for these, to parameters."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
+def trainer(kind, steps, batch):
+    """A function from a learning rate, a key, jets, classes and rows of these, to parameters."""
     ask, moved = NETWORKS[kind], kind in ("augmented", "turned")
 
     def loss(params, p, y, key):
@@ -206,25 +228,32 @@ def trainer(kind, steps, batch, rate):
         return optax.sigmoid_binary_cross_entropy(logits, y).mean()
 
     @jax.jit
-    def train(key, x, y, batches):
+    def train(rate, key, x, y, batches):
+        optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
+
         def step(carry, at):
             (params, state), (rows, key) = carry, at
             change, state = optimizer.update(jax.grad(loss)(params, x[rows], y[rows], key), state, params)
             return (optax.apply_updates(params, change), state), None
 
         a, b = jax.random.split(key)
-        params = init(a)
+        params = start_of(kind)(a)
         keys = jax.random.split(b, len(batches))
         return jax.lax.scan(step, (params, optimizer.init(params)), (batches, keys))[0][0]
 
-    def on_some(key, x, y, n, seed):
-        """Training on n of the jets, drawn at random."""
-        rng = np.random.default_rng([seed, n])
-        rows = rng.permutation(len(x))[:n]
-        batches = np.array([rng.choice(rows, min(batch, n), replace=False) for _ in range(steps)])
-        return train(key, x, y, batches)
+    def on_some(rate, key, x, y, rows, rng):
+        """Training on these rows."""
+        batches = np.array([rng.choice(rows, min(batch, len(rows)), replace=False) for _ in range(steps)])
+        return train(rate, key, x, y, batches)
 
     return on_some
+
+
+def drawn(x, n, held, seed):
+    """The rows of n jets to train on, of others that are held out, and the generator that drew them."""
+    rng = np.random.default_rng([seed, n])
+    rows = rng.permutation(len(x))
+    return rows[:n], rows[len(x) - held :], rng
 
 
 @functools.cache
@@ -235,20 +264,30 @@ def asker(kind):
 
 
 def accuracies(options, kind, n, x, y, x_test, y_test):
-    """Accuracy and AUC (2, draws, rapidities), each draw with a training set of n jets and a start."""
+    """Accuracy and AUC (draws, rapidities), each draw with a training set of n jets and a start.
+
+    With them, which test jets it gets right at the first of the rapidities, (draws, jets), and the accuracy
+    (rates, draws) on held-out training jets; the rate that is best in the mean over the draws is taken.
+    """
     across = jnp.tile(jnp.array([1.0, 0, 0]), (len(x_test), 1))
     tests = [boosted(jnp.full(len(x_test), r), across, x_test) for r in options.rapidities]
-    y_test = np.asarray(y_test)
-    train = trainer(kind, options.steps, options.batch, options.learning_rate)
-    ask = asker(kind)
-    found = np.zeros((2, options.draws, len(tests)))
+    y, y_test = np.asarray(y), np.asarray(y_test)
+    train, ask = trainer(kind, options.steps, options.batch), asker(kind)
     print(f"{kind}: {options.draws} training sets of {n} jets", flush=True)
-    for draw in range(options.draws):
-        params = train(jax.random.fold_in(jax.random.key(options.seed), draw), x, y, n, draw)
-        for k, p in enumerate(tests):
-            logits = np.asarray(ask(params, p))
-            found[:, draw, k] = ((logits > 0) == y_test).mean(), roc_auc_score(y_test, logits)
-    return found
+    networks, validation = [], np.zeros((len(options.learning_rates), options.draws))
+    for i, rate in enumerate(options.learning_rates):
+        networks.append([])
+        for draw in range(options.draws):
+            rows, held, rng = drawn(x, n, options.held, draw)
+            key = jax.random.fold_in(jax.random.key(options.seed), draw)
+            networks[i].append(train(rate, key, x, y, rows, rng))
+            logits = np.asarray(ask(networks[i][draw], x[held]))
+            validation[i, draw] = ((logits > 0) == y[held]).mean()
+    chosen = networks[validation.mean(1).argmax()]
+    logits = np.array([[ask(params, p) for p in tests] for params in chosen])
+    right = (logits > 0) == y_test
+    area = [[roc_auc_score(y_test, a) for a in of_one] for of_one in logits]
+    return {"accuracy": right.mean(-1), "auc": area, "right": right[:, 0], "validation": validation}
 
 
 def answers(options, kind, x, y, x_test):
@@ -265,47 +304,55 @@ def answers(options, kind, x, y, x_test):
             axes = directions(jax.random.fold_in(key, 10 * i + j), count)
             asked.append((boosted(jnp.full(count, rapidity), axes, p), jnp.zeros(count, int)))
     print(f"{kind}: {options.members} members", flush=True)
-    train = trainer(kind, options.ensemble_steps, options.batch, options.learning_rate)
-    ask, found = jax.jit(asked_plain), []
+    train = trainer(kind, options.ensemble_steps, options.batch)
+    ask, found, n = jax.jit(asked_plain), [], options.ensemble_train
     for m in range(options.members):  # all on the same jets
-        params = train(jax.random.fold_in(key, 1000 + m), x, y, options.ensemble_train, 0)
+        rows, _, rng = drawn(x, n, options.held, 0)
+        params = train(options.ensemble_learning_rate, jax.random.fold_in(key, 1000 + m), x, y, rows, rng)
         found.append([np.asarray(ask(params, *which)) for which in asked])
-    return np.array(found, np.float16)
+    return {"answers": np.array(found, np.float16)}
 
 
 def experiment(options, folder):
     """Both parts, a piece on each core; what is finished is kept in the folder."""
     jax.config.update("jax_enable_x64", True)
     x, y, x_test, y_test = top_jets(test=options.test)
-    if max(options.train) > len(x):
-        raise ValueError(f"--train must be at most {len(x)}, the jets that ship, got {max(options.train)}")
+    most = len(x) - options.held
+    if max(options.train) > most:
+        raise ValueError(
+            f"--train must be at most {most}: {len(x)} jets ship, and --held keeps {options.held} of them, "
+            f"got {max(options.train)}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     sets = x, y, x_test, y_test
     pieces = {f"members-{kind}": (answers, kind, *sets[:3]) for kind in ("turned", "augmented")}
     pieces |= {f"{kind}-{n}": (accuracies, kind, n, *sets) for n in options.train for kind in KINDS}
 
     def piece(number, name):
-        path, (measure, *what) = folder / f"{name}.npy", pieces[name]
+        path, (measure, *what) = folder / f"{name}.npz", pieces[name]
         if not path.exists():
             with jax.default_device(jax.devices()[number % jax.device_count()]):
-                np.save(path, measure(options, *what))
+                np.savez(path, **measure(options, *what))
         return np.load(path)
 
     with ThreadPoolExecutor(jax.device_count()) as pool:
         found = dict(zip(pieces, pool.map(piece, range(len(pieces)), pieces), strict=True))
-    accuracy, area = np.moveaxis([[found[f"{k}-{n}"] for n in options.train] for k in KINDS], 2, 0)
-    params = jax.eval_shape(init, jax.random.key(0))
+    every = lambda what: np.array([[found[f"{k}-{n}"][what] for n in options.train] for k in KINDS])
+    params = [jax.eval_shape(start_of(k), jax.random.key(0)) for k in KINDS]
     return {
         "kinds": KINDS,
-        "parameters": sum(a.size for a in jax.tree.leaves(params)),
+        "parameters": [sum(a.size for a in jax.tree.leaves(p)) for p in params],
         "train": options.train,
         "rapidities": options.rapidities,
         # (kinds, sizes, training sets, rapidities)
-        "accuracy": accuracy,
-        "auc": area,
+        "accuracy": every("accuracy"),
+        "auc": every("auc"),
+        "right": every("right"),  # (kinds, sizes, training sets, jets), at the first rapidity
+        "learning_rates": options.learning_rates,
+        "validation": every("validation"),  # (kinds, sizes, learning rates, training sets)
         "ensemble_rapidities": options.ensemble_rapidities,
         # (trained on quarter turns or on boosts, members, transformations, jets)
-        "answers": [found["members-turned"], found["members-augmented"]],
+        "answers": [found[f"members-{kind}"]["answers"] for kind in ("turned", "augmented")],
     }
 
 
@@ -320,6 +367,8 @@ if __name__ == "__main__":
         batch=64,
         rapidities=[0, 0.25, 0.5, 1, 1.5, 2, 3],
         test=2000,
+        held=1000,
+        learning_rates=[5e-4, 1.5e-3, 5e-3, 1.5e-2],
         ensemble_train=200,
         ensemble_steps=200,
         ensemble_test=50,
@@ -332,6 +381,13 @@ if __name__ == "__main__":
     add("--batch", type=command.at_least(1), help="jets in a step")
     add("--rapidities", type=float, nargs="+", help="of the boosts of the test jets, along x")
     add("--test", type=command.at_least(1), help="test jets")
+    add("--held", type=command.at_least(1), help="jets that choose the learning rate")
+    add(
+        "--learning-rates",
+        type=float,
+        nargs="+",
+        help="to choose from, of Adam at the first step; falls to 0",
+    )
     add("--ensemble-train", type=command.at_least(1), help="training jets of the ensembles")
     add("--ensemble-steps", type=command.at_least(1), help="training steps of the ensembles")
     add("--ensemble-test", type=command.at_least(1), help="test jets of the ensembles")
@@ -341,9 +397,10 @@ if __name__ == "__main__":
         nargs="+",
         help="of the boosts that the ensembles are asked about",
     )
-    add("--learning-rate", type=float, default=5e-3, help="of Adam at the first step; it falls to zero")
+    add("--ensemble-learning-rate", type=float, default=5e-3, help="of the ensembles")
     quick = dict(
-        members=2, train=[32], draws=1, steps=4, batch=16, rapidities=[0, 1], test=16, ensemble_train=16,
-        ensemble_steps=4, ensemble_test=4, ensemble_rapidities=[1],
+        members=2, train=[32], draws=1, steps=4, batch=16, rapidities=[0, 1], test=16, held=16,
+        learning_rates=[1e-3, 1e-2], ensemble_train=16, ensemble_steps=4, ensemble_test=4,
+        ensemble_rapidities=[1],
     )  # fmt: skip
     command.main(arguments, quick, experiment)

@@ -35,8 +35,18 @@ def euclid(chapter):
 
 
 @pytest.fixture(scope="module")
+def deep_set(chapter):
+    return jax.jit(chapter.deep_set)
+
+
+@pytest.fixture(scope="module")
 def params(chapter):
     return chapter.init(jax.random.key(3))
+
+
+@pytest.fixture(scope="module")
+def of_set(chapter):
+    return chapter.init_set(jax.random.key(3))
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +69,16 @@ def finite(tree):
     return all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(tree))
 
 
-def test_the_chapter_and_the_experiment_have_the_same_networks(chapter, lorentz, euclid, plain, params, p):
-    again = experiment.init(jax.random.key(3))
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, again))
+def test_the_chapter_and_the_experiment_have_the_same_networks(
+    chapter, lorentz, euclid, plain, deep_set, params, of_set, p
+):
+    for ours, init in [(params, experiment.init), (of_set, experiment.init_set)]:
+        assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), ours, init(jax.random.key(3))))
     pairs = [
         (lorentz(params, p), jax.jit(experiment.lorentz)(params, p)),
         (euclid(params, p), jax.jit(experiment.NETWORKS["euclid"])(params, p)),
         (plain(params, p), jax.jit(experiment.asked_plain)(params, p)),
+        (deep_set(of_set, p), jax.jit(experiment.NETWORKS["deep set"])(of_set, p)),
         (chapter.boost(0.7, jnp.array([0, 0.6, 0.8])), experiment.boost(0.7, jnp.array([0, 0.6, 0.8]))),
     ]
     for ours, theirs in pairs:
@@ -111,16 +124,40 @@ def test_what_is_wrong_is_found(chapter, euclid, plain, params, p):
         assert defect(plain, params, p, chapter.transformation(seed, 0.5)) > 0.01
 
 
-def test_the_plain_network_has_the_boosts_and_turns_of_the_beam(chapter, plain, params, p):
+def test_coordinates_know_the_boosts_and_turns_of_the_beam(chapter, plain, deep_set, params, of_set, p):
     along, about = chapter.boost(0.8, jnp.array([0.0, 0, 1])), np.eye(4)
     about[1:3, 1:3] = [[0.8, -0.6], [0.6, 0.8]]
-    for matrix in (along, jnp.asarray(about)):
-        assert defect(plain, params, p, matrix) < 1e-9
+    across = chapter.boost(0.8, jnp.array([1.0, 0, 0]))
+    for f, params in [(plain, params), (deep_set, of_set)]:
+        for matrix in (along, jnp.asarray(about)):
+            assert defect(f, params, p, matrix) < 1e-9
+        assert defect(f, params, p, across) > 0.01
 
 
-@pytest.mark.parametrize("name", ["lorentz", "plain"])
-def test_padding_and_order_of_particles_and_jets_do_not_matter(request, params, p, name):
-    f = request.getfixturevalue(name)
+def test_a_deep_set_is_a_function_of_a_mean_over_particles(deep_set, of_set, p):
+    """All particles twice leave the mean where it is, as long as shares and the axis stay."""
+    half = p / 2
+    twice = jnp.concatenate([half, half], 1)
+    apart = jax.tree.map(jnp.array, of_set)
+    (W, b), *rest = apart["each"]
+    apart["each"] = [(W.at[0].set(0), b), *rest]  # blind to the shares, which are halved
+    np.testing.assert_allclose(deep_set(apart, twice), deep_set(apart, p), rtol=1e-9, atol=1e-10)
+    assert float(jnp.abs(deep_set(of_set, twice) - deep_set(of_set, p)).max()) > 0.01
+    assert sum(a.size for a in jax.tree.leaves(of_set)) == 4177
+
+
+def test_no_jet_that_chooses_the_learning_rate_is_trained_on():
+    x = np.zeros((5000, 1))
+    for n in (200, 4000):
+        rows, held, _ = experiment.drawn(x, n, 1000, 3)
+        assert len(set(rows)) == n and len(set(held)) == 1000 and not set(rows) & set(held)
+    assert set(rows) | set(held) == set(range(5000))
+    assert set(experiment.drawn(x, 200, 1000, 3)[0]) != set(experiment.drawn(x, 200, 1000, 4)[0])
+
+
+@pytest.mark.parametrize("name", ["lorentz", "plain", "deep_set"])
+def test_padding_and_order_of_particles_and_jets_do_not_matter(request, params, of_set, p, name):
+    f, params = request.getfixturevalue(name), of_set if name == "deep_set" else params
     answers = f(params, p)
     padded = jnp.pad(p, ((0, 0), (0, 3), (0, 0)))
     np.testing.assert_allclose(f(params, padded), answers, rtol=1e-8, atol=1e-10)
@@ -132,9 +169,10 @@ def test_padding_and_order_of_particles_and_jets_do_not_matter(request, params, 
     assert float(jnp.abs(f(params, p.at[:, 0].set(p[:, 0] * 2)) - answers).max()) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["lorentz", "plain"])
+@pytest.mark.parametrize("name", ["lorentz", "plain", "deep_set"])
 def test_values_and_gradients_are_finite_where_norms_vanish(chapter, p, name):
-    f, params = getattr(chapter, name), chapter.init(jax.random.key(3), 4)
+    start = chapter.init_set if name == "deep_set" else chapter.init
+    f, params = getattr(chapter, name), start(jax.random.key(3), 4)
     nothing = jnp.zeros_like(p)  # jets without particles
     alike = jnp.broadcast_to(p[5:6, :1], p.shape)  # sixteen equal particles
     resting = jnp.zeros_like(p).at[..., 0].set(1.0)  # of no momentum

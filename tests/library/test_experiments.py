@@ -167,21 +167,25 @@ def test_the_jets_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path,
     done = command("jets", "--quick", "--out", out)
     assert done.returncode == 0, done.stderr
     result = np.load(out)
-    assert result["kinds"].tolist() == ["lorentz", "euclid", "plain", "augmented"]
-    assert result["accuracy"].shape == result["auc"].shape == (4, 1, 1, 2)
+    assert result["kinds"].tolist() == ["lorentz", "euclid", "plain", "augmented", "deep set"]
+    assert result["accuracy"].shape == result["auc"].shape == (5, 1, 1, 2)
+    assert result["validation"].shape == (5, 1, 2, 1)  # of two learning rates
+    np.testing.assert_array_equal(result["right"].mean(-1), result["accuracy"][..., 0])
     assert (result["accuracy"] >= 0).all() and (result["accuracy"] <= 1).all()
     assert result["accuracy"][0, 0, 0, 0] == result["accuracy"][0, 0, 0, 1]  # boosts change nothing
     assert result["answers"].shape == (2, 2, 8, 4) and np.isfinite(result["answers"]).all()
     again = tmp_path / "again.npz"
     again.with_suffix(".run").mkdir()
-    np.save(again.with_suffix(".run") / "plain-32.npy", np.full((2, 1, 2), 0.25))
+    quarter, rates = np.full((1, 2), 0.25), np.full((2, 1), 0.25)
+    stored = dict(accuracy=quarter, auc=quarter, right=np.zeros((1, 16), bool), validation=rates)
+    np.savez(again.with_suffix(".run") / "plain-32.npz", **stored)
     done = command("jets", "--quick", "--out", again, "--resume")
     assert done.returncode == 0, done.stderr
     accuracy = np.load(again)["accuracy"]
     assert (accuracy[2] == 0.25).all()  # what was finished is taken
-    np.testing.assert_array_equal(accuracy[[0, 1, 3]], result["accuracy"][[0, 1, 3]])
-    said = refused("jets", "--quick", "--train", 5001, "--out", tmp_path / "more.npz")
-    assert "--train must be at most 5000, the jets that ship, got 5001" in said
+    np.testing.assert_array_equal(accuracy[[0, 1, 3, 4]], result["accuracy"][[0, 1, 3, 4]])
+    said = refused("jets", "--quick", "--train", 4985, "--out", tmp_path / "more.npz")
+    assert "--train must be at most 4984: 5000 jets ship, and --held keeps 16 of them, got 4985" in said
 
 
 def test_the_interatomic_potentials_experiment_runs(tmp_path, refused):
@@ -510,13 +514,17 @@ def test_the_stored_canonical_coordinates_result_is_of_equal_networks_and_shows_
 
 def test_the_stored_jets_result_is_lorentz_invariant_and_shows_what_that_is_worth():
     result = experiment("jets")
-    assert result["kinds"].tolist() == ["lorentz", "euclid", "plain", "augmented"]
+    assert result["kinds"].tolist() == ["lorentz", "euclid", "plain", "augmented", "deep set"]
+    assert not result["provenance"]["resumed"] and result["provenance"]["seconds"] > 60
     draws, boosts = result["accuracy"].shape[2:]
-    assert draws >= 5 and boosts == len(result["rapidities"]) and result["parameters"] == 4197
-    lorentz, euclid, plain, augmented = result["accuracy"]
+    assert draws >= 5 and boosts == len(result["rapidities"])
+    assert result["parameters"].tolist() == 4 * [4197] + [4177]
+    np.testing.assert_array_equal(result["right"].mean(-1), result["accuracy"][..., 0])
+    assert result["validation"].shape == (5, 3, len(result["learning_rates"]), draws)
+    lorentz, euclid, plain, augmented, deep_set = result["accuracy"]
     assert np.ptp(lorentz, axis=-1).max() < 1e-3  # the same for all observers
     assert (lorentz.mean(1) > 0.89).all()
-    for other in (euclid, plain, augmented):
+    for other in (euclid, plain, augmented, deep_set):
         assert (lorentz[..., 0].mean(1) > other[..., 0].mean(1)).all()
         assert (other[..., -1].mean(1) < 0.7).all()
     members = result["answers"].astype(float)  # quarter turns and boosts, members, moves, jets
