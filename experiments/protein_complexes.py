@@ -5,11 +5,13 @@ once: is the pose native-like, a number that no rotation changes, and by which m
 a vector that turns with the pose. `vectors` carries numbers and vectors from atoms to residues to the
 answers; `scalars` carries numbers only, and makes vectors in its last layer; `raw` is told the components of
 all directions and has no symmetry; `augmented` is the same with each pose turned at random in every step.
-Measured are the area under the ROC curve of the score and the error of the move, on new poses of the
-complexes of training, as they are given and turned at random, and on complexes that were not seen. And for
-means of 1, 2, ... networks, how far the move is from turning with the pose under the 24 rotations of a cube.
+Each is trained for few and for many steps, as augmentation may be no worse but slower. Measured are the area
+under the ROC curve of the score and the error of the move, on new poses of the complexes of training, as they
+are given and turned at random, and on complexes that were not seen. And for means of 1, 2, ... networks, how
+far the move is from turning with the pose under the 24 rotations of a cube.
 """
 
+import time
 from itertools import combinations
 
 import jax
@@ -262,46 +264,56 @@ def experiment(options, folder):
     Rs = rotations(jax.random.key(options.seed + 1), len(moves))
     at_random, moves_at_random = turned(Rs, poses, single(moves))
     asked = [(poses, moves, test), (at_random, moves_at_random, test), (at_random, moves_at_random, unseen)]
-    shape = len(KINDS), len(options.train), options.members, len(asked)
+    shape = len(KINDS), len(options.steps), len(options.train), options.members, len(asked)
     found = {name: np.zeros(shape) for name in ("auc", "error")}
-    found["spread"] = np.zeros(shape[:3])
+    found |= {"spread": np.zeros(shape[:-1]), "seconds": np.zeros(shape[:3])}
     keys = jax.random.split(jax.random.key(options.seed), options.members)
     folder.mkdir(parents=True, exist_ok=True)
+    labels = jnp.asarray(native, jnp.float32), single(moves)
+
+    def learned(train, answer, n):
+        """What networks trained on n poses answer, and the time that it took."""
+        start = time.time()
+        params, losses = jax.block_until_ready(train(keys, jnp.asarray(rows), n, poses, *labels))
+        result = {"seconds": time.time() - start, "auc": [], "error": []}
+        print(f"loss {float(losses[:, -20:].mean()):.2f} after {result['seconds']:.0f} s", flush=True)
+        for where, target, chosen in asked:
+            score, move = answer(params, {k: a[chosen] for k, a in where.items()})
+            target = np.asarray(target)[chosen]
+            result["auc"].append([roc_auc_score(native[chosen], of_one) for of_one in np.asarray(score)])
+            apart = ((scale * np.asarray(move) - target) ** 2).sum(-1).mean(-1)
+            result["error"].append(np.sqrt(apart / (target**2).sum(-1).mean()))
+        result |= {name: np.stack(result[name], -1) for name in ("auc", "error")}
+        return result | {"spread": spread(answer, params, {k: a[test[:20]] for k, a in poses.items()})}
+
     for i, kind in enumerate(KINDS):
-        train, answer = fit(kind, scale, options.steps, options.batch, options.learning_rate)
-        for j, n in enumerate(options.train):
-            part = folder / f"{kind}-{n}.npz"
-            if not part.exists():
-                params, losses = train(
-                    keys, jnp.asarray(rows), n, poses, jnp.asarray(native, jnp.float32), single(moves)
+        for s, steps in enumerate(options.steps):
+            train, answer = fit(kind, scale, steps, options.batch, options.learning_rate)
+            for j, n in enumerate(options.train):
+                part = folder / f"{kind}-{steps}-{n}.npz"
+                print(f"{kind}, {steps} steps, {n} poses: ", end="", flush=True)
+                if not part.exists():
+                    result = learned(train, answer, n)
+                    with open(part.with_suffix(".part"), "wb") as file:
+                        np.savez(file, **result)
+                    part.with_suffix(".part").replace(part)
+                with np.load(part) as stored:
+                    for name, values in found.items():
+                        values[i, s, j] = stored[name]
+                print(
+                    *(f"{name} {found[name][i, s, j].mean(0).round(3)}" for name in ("auc", "error")),
+                    flush=True,
                 )
-                result = {"auc": [], "error": []}
-                for where, target, chosen in asked:
-                    score, move = answer(params, {k: a[chosen] for k, a in where.items()})
-                    apart = scale * np.asarray(move) - np.asarray(target)[chosen]
-                    result["auc"].append(
-                        [roc_auc_score(native[chosen], of_one) for of_one in np.asarray(score)]
-                    )
-                    size = (np.asarray(target)[chosen] ** 2).sum(-1).mean()
-                    result["error"].append(np.sqrt((apart**2).sum(-1).mean(-1) / size))
-                result = {k: np.stack(v, -1) for k, v in result.items()}
-                result["spread"] = spread(answer, params, {k: a[test[:20]] for k, a in poses.items()})
-                with open(part.with_suffix(".part"), "wb") as file:
-                    np.savez(file, **result)
-                part.with_suffix(".part").replace(part)
-                print(f"{kind}, {n} poses: loss {float(losses[:, -20:].mean()):.2f}", flush=True)
-            with np.load(part) as stored:
-                for name, values in found.items():
-                    values[i, j] = stored[name]
-            print(*(f"{name} {values[i, j].mean(0).round(3)}" for name, values in found.items()), flush=True)
     return {
         "kinds": list(KINDS),
         "parameters": [parameters(kind) for kind in KINDS],
+        "steps": options.steps,
         "train": options.train,
         "asked": ["as given", "turned", "unseen, turned"],
-        # (kinds, sizes, networks, asked): the area under the ROC curve, and the root mean square error of
-        # the move in units of that of predicting no move; "spread" (kinds, sizes, how many networks) is the
-        # equivariance error of the mean move of so many
+        # (kinds, steps, sizes, networks, asked): the area under the ROC curve, and the root mean square error
+        # of the move in units of that of predicting no move; "spread" (kinds, steps, sizes, how many
+        # networks) is the equivariance error of the mean move of so many; "seconds" (kinds, steps, sizes) of
+        # training all networks, for the first size with compilation
         **found,
         "test": test,
         "unseen": unseen,
@@ -314,16 +326,16 @@ if __name__ == "__main__":
         "protein_complexes",
         "Score and move of protein poses, with and without symmetry, against the number of poses.",
         members=5,
-        train=[100, 1000],
-        steps=300,
+        train=[100, 300, 1000],
+        steps=[300, 1200],
         batch=16,
         test=200,
     )
     add = arguments.add_argument
     add("--train", type=command.at_least(1), nargs="+", help="training poses")
-    add("--steps", type=command.at_least(1), help="training steps")
+    add("--steps", type=command.at_least(1), nargs="+", help="training steps")
     add("--batch", type=command.at_least(1), help="poses in a step")
     add("--test", type=command.at_least(1), help="test poses, and as many of unseen complexes")
     add("--learning-rate", type=float, default=5e-3, help="of Adam at the first step; it falls to zero")
-    quick = dict(members=2, train=[20], steps=5, batch=4, test=20)
+    quick = dict(members=2, train=[20], steps=[5], batch=4, test=20)
     command.main(arguments, quick, experiment)
