@@ -5,15 +5,11 @@ once: is the pose native-like, a number that no rotation changes, and by which m
 a vector that turns with the pose. `vectors` carries numbers and vectors from atoms to residues to the
 answers; `scalars` carries numbers only, and makes vectors in its last layer; `raw` is told the components of
 all directions and has no symmetry; `augmented` is the same with each pose turned at random in every step.
-On the largest training sets each is trained for four times the steps as well, as augmentation may be no worse
-but slower. Measured are the area under the ROC curve of the score and the error of the move, on new poses of
-the complexes of training, as they are given and turned at random, and on complexes that were not seen. And
-for means of 1, 2, ... networks, how far the move is from turning with the pose under the 24 rotations of a
-cube.
+Measured are the area under the ROC curve of the score and the error of the move, on new poses of the
+complexes of training, as they are given and turned at random, and on complexes that were not seen. And for
+means of 1, 2, ... networks, how far the move is from turning with the pose under the 24 rotations of a cube.
 """
 
-import time
-from functools import cache, partial
 from itertools import combinations
 
 import jax
@@ -266,55 +262,46 @@ def experiment(options, folder):
     Rs = rotations(jax.random.key(options.seed + 1), len(moves))
     at_random, moves_at_random = turned(Rs, poses, single(moves))
     asked = [(poses, moves, test), (at_random, moves_at_random, test), (at_random, moves_at_random, unseen)]
-    runs = [(n, options.steps) for n in options.train] + [(max(options.train), options.longer)]
-    shape = len(KINDS), len(runs), options.members, len(asked)
+    shape = len(KINDS), len(options.train), options.members, len(asked)
     found = {name: np.zeros(shape) for name in ("auc", "error")}
-    found |= {"spread": np.zeros(shape[:-1]), "seconds": np.zeros(shape[:2])}
+    found["spread"] = np.zeros(shape[:3])
     keys = jax.random.split(jax.random.key(options.seed), options.members)
     folder.mkdir(parents=True, exist_ok=True)
-    labels = jnp.asarray(native, jnp.float32), single(moves)
-
-    def learned(train, answer, n):
-        """What networks trained on n poses answer, and the processor time that training took."""
-        start = time.process_time()
-        params, losses = jax.block_until_ready(train(keys, jnp.asarray(rows), n, poses, *labels))
-        result = {"seconds": time.process_time() - start, "auc": [], "error": []}
-        print(f"loss {float(losses[:, -20:].mean()):.2f} after {result['seconds']:.0f} s", flush=True)
-        for where, target, chosen in asked:
-            score, move = answer(params, {k: a[chosen] for k, a in where.items()})
-            target = np.asarray(target)[chosen]
-            result["auc"].append([roc_auc_score(native[chosen], of_one) for of_one in np.asarray(score)])
-            apart = ((scale * np.asarray(move) - target) ** 2).sum(-1).mean(-1)
-            result["error"].append(np.sqrt(apart / (target**2).sum(-1).mean()))
-        result |= {name: np.stack(result[name], -1) for name in ("auc", "error")}
-        return result | {"spread": spread(answer, params, {k: a[test[:20]] for k, a in poses.items()})}
-
     for i, kind in enumerate(KINDS):
-        make = cache(partial(fit, kind, scale, batch=options.batch, rate=options.learning_rate))
-        for j, (n, steps) in enumerate(runs):
-            part = folder / f"{kind}-{n}-{steps}.npz"
-            print(f"{kind}, {n} poses, {steps} steps: ", end="", flush=True)
+        train, answer = fit(kind, scale, options.steps, options.batch, options.learning_rate)
+        for j, n in enumerate(options.train):
+            part = folder / f"{kind}-{n}.npz"
             if not part.exists():
-                result = learned(*make(steps), n)
+                params, losses = train(
+                    keys, jnp.asarray(rows), n, poses, jnp.asarray(native, jnp.float32), single(moves)
+                )
+                result = {"auc": [], "error": []}
+                for where, target, chosen in asked:
+                    score, move = answer(params, {k: a[chosen] for k, a in where.items()})
+                    apart = scale * np.asarray(move) - np.asarray(target)[chosen]
+                    result["auc"].append(
+                        [roc_auc_score(native[chosen], of_one) for of_one in np.asarray(score)]
+                    )
+                    size = (np.asarray(target)[chosen] ** 2).sum(-1).mean()
+                    result["error"].append(np.sqrt((apart**2).sum(-1).mean(-1) / size))
+                result = {k: np.stack(v, -1) for k, v in result.items()}
+                result["spread"] = spread(answer, params, {k: a[test[:20]] for k, a in poses.items()})
                 with open(part.with_suffix(".part"), "wb") as file:
                     np.savez(file, **result)
                 part.with_suffix(".part").replace(part)
+                print(f"{kind}, {n} poses: loss {float(losses[:, -20:].mean()):.2f}", flush=True)
             with np.load(part) as stored:
                 for name, values in found.items():
                     values[i, j] = stored[name]
-            means = {name: found[name][i, j].mean(0).round(3) for name in ("auc", "error")}
-            print(*(f"{name} {mean}" for name, mean in means.items()), flush=True)
-    train, steps = zip(*runs, strict=True)
+            print(*(f"{name} {values[i, j].mean(0).round(3)}" for name, values in found.items()), flush=True)
     return {
         "kinds": list(KINDS),
         "parameters": [parameters(kind) for kind in KINDS],
-        "train": train,
-        "steps": steps,
+        "train": options.train,
         "asked": ["as given", "turned", "unseen, turned"],
-        # (kinds, runs, networks, asked): the area under the ROC curve, and the root mean square error of the
-        # move in units of that of predicting no move; "spread" (kinds, runs, how many networks) is the
-        # equivariance error of the mean move of so many; "seconds" (kinds, runs) of one processor, to train
-        # all networks, with compilation for the first run of so many steps
+        # (kinds, sizes, networks, asked): the area under the ROC curve, and the root mean square error of
+        # the move in units of that of predicting no move; "spread" (kinds, sizes, how many networks) is the
+        # equivariance error of the mean move of so many
         **found,
         "test": test,
         "unseen": unseen,
@@ -327,18 +314,16 @@ if __name__ == "__main__":
         "protein_complexes",
         "Score and move of protein poses, with and without symmetry, against the number of poses.",
         members=5,
-        train=[100, 300, 1000],
+        train=[100, 1000],
         steps=300,
-        longer=1200,
         batch=16,
         test=200,
     )
     add = arguments.add_argument
     add("--train", type=command.at_least(1), nargs="+", help="training poses")
     add("--steps", type=command.at_least(1), help="training steps")
-    add("--longer", type=command.at_least(1), help="training steps of one more run, on the largest sets")
     add("--batch", type=command.at_least(1), help="poses in a step")
     add("--test", type=command.at_least(1), help="test poses, and as many of unseen complexes")
     add("--learning-rate", type=float, default=5e-3, help="of Adam at the first step; it falls to zero")
-    quick = dict(members=2, train=[20], steps=5, longer=5, batch=4, test=20)
+    quick = dict(members=2, train=[20], steps=5, batch=4, test=20)
     command.main(arguments, quick, experiment)
