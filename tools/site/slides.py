@@ -49,7 +49,9 @@ PAGE = """<!doctype html>
 <script src="../_static/vendor/reveal/reveal.js"></script>
 <script type="module" src="../_static/widgets.js"></script>
 <script>Reveal.initialize({{ hash: true, slideNumber: true, transition: "none",
-  width: 1120, height: 700, margin: 0.06 }});</script>
+  width: 1120, height: 700, margin: 0.06 }});
+  // the playground comes after the first layout
+  new ResizeObserver(() => Reveal.layout()).observe(document.querySelector("section.title"));</script>
 </body>
 </html>
 """
