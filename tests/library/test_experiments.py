@@ -497,6 +497,8 @@ def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path
         ("qm9", ["--quick", "--train", 50], "50 molecules to train on and 20 to test on are more than 60"),
         ("qm9", ["--quick", "--train", 20], "--spread-train must be at most 20 here, got 30"),
         ("qm9", ["--molecules", 2001], "python -m experiments.qm9_molecules --count 2001 --out FILE"),
+        ("qm9_soap", ["--test", 0], "--molecules, --train, --test and --draws must be at least 1"),
+        ("qm9_soap", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
         ("qm9_molecules", ["--count", 0], "--count must be from 1 to 130811, got 0"),
         ("qm9_molecules", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
     ],
