@@ -656,6 +656,69 @@ def test_the_stored_protein_complexes_result_is_of_equal_networks_and_beats_one_
     assert (result["auc"][:2, -1, :, 1] > 0.7).all()
 
 
+def test_the_stored_qm9_result_shows_what_rotations_are_worth():
+    result = experiment("qm9")
+    made = result["provenance"]
+    assert made["command"] == "python -m experiments.qm9 --data qm9-5000.npz"
+    assert str(result["data"]) == "python -m experiments.qm9_molecules --count 5000 --seed 0"
+    np.testing.assert_array_equal(result["index"][:2000], qm9()["index"])
+    train, test = qm9_regression.draws(len(result["index"]), 2000, 1000, 5, 0)
+    np.testing.assert_array_equal(result["train_rows"], train)
+    np.testing.assert_array_equal(result["test_rows"], test)
+    kinds = result["kinds"].tolist()
+    error = dict(zip(kinds, result["error"], strict=True))  # (sizes, draws)
+    n = result["train"].tolist()
+    assert n == [50, 100, 200, 500, 1000, 2000] and error["plain"].shape == (6, 5)
+    assert all((np.diff(one.mean(1)) < 0).all() for one in error.values())
+    thousand = {kind: one[n.index(1000)] for kind, one in error.items()}  # with every training set:
+    assert (thousand["plain"] > 2.8 * thousand["icosahedral"]).all()
+    assert (thousand["octahedral"] > thousand["icosahedral"]).all()
+    assert (thousand["icosahedral"] > thousand["closed form"]).all()
+    assert (thousand["closed form"] > thousand["closed form, finer"]).all()
+    assert (thousand["plain, as given"] < thousand["plain"]).all()  # it cheats
+    assert thousand["icosahedral"].mean() < 125 and thousand["closed form"].mean() < 95
+    assert thousand["closed form, finer"].mean() < 80
+    chosen = result["choices"].tolist().index(result["chosen"])
+    assert chosen == result["choices_cv_error"].argmin()
+    # the larger the group, the less a turn changes; nothing where the average is exact
+    relu, square = result["spread"].mean(-1)
+    assert result["spread_orders"].tolist() == [1, 12, 24, 60]
+    assert (np.diff(relu) < 0).all() and relu[-1] < 0.2 * relu[0]
+    assert result["spread"][1, 3].max() < 1e-4 and result["spread_closed"].max() < 1e-4
+    assert square[:3].min() > 1
+    # a rule that is no group
+    smallest = result["rule_eigenvalues"][..., 0]
+    assert (smallest[:, 0] < -1e-6).all() and result["group_eigenvalues"][0] > 0
+    assert result["rule_asymmetry"][0].max() < 1e-10 and result["rule_asymmetry"][1].min() > 1e-4
+
+
+def test_the_stored_qm9_result_of_dipoles():
+    result = experiment("qm9")
+    kinds = result["dipole_kinds"].tolist()
+    assert kinds[0] == "plain" and kinds[-1] == "icosahedral and inversion"
+    shape = (5, len(result["dipole_train"]), 5)
+    assert result["dipole_error"].shape == result["dipole_energy_error"].shape == shape
+    plain, octahedral, icosahedral = result["dipole_error"][:3, -1]
+    assert (plain > 1.5 * icosahedral).all() and (octahedral > icosahedral).all()
+    defect = dict(zip(kinds, result["dipole_defect"][:, -1].mean(-1), strict=True))
+    assert defect["icosahedral, square"] < 1e-6
+    assert defect["icosahedral"] < defect["octahedral"] < 0.5 * defect["plain"]
+    # parity helps, in every draw, as it does energies
+    of_energies = result["dipole_energy_error"]
+    assert (result["dipole_error"][4, -1] < icosahedral).all() and (
+        of_energies[4, -1] < of_energies[2, -1]
+    ).all()
+
+
+def test_soap_was_given_the_same_molecules_and_training_sets():
+    ours, soap = experiment("qm9"), experiment("qm9_soap")
+    for name in ("data", "index", "train", "train_rows", "test_rows"):
+        np.testing.assert_array_equal(ours[name], soap[name])
+    assert soap["error"].shape == ours["error"].shape[1:]
+    best = soap["cv_error"] == soap["cv_error"].min()
+    assert best.any() and (np.diff(soap["error"].mean(1)) < 0).all()
+
+
 def test_the_stored_group_kernels_come_to_the_limit_like_one_over_the_width():
     result = experiment("group_kernels")
     x, m = np.asarray(result["x"], float), result["widths"]
