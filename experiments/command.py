@@ -48,7 +48,8 @@ def parser(name: str, description: str, **defaults) -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = arguments.add_argument
-    add("--members", type=at_least(1), help="networks in an ensemble")
+    if "members" in defaults:  # there are none at infinite width
+        add("--members", type=at_least(1), help="networks in an ensemble")
     add("--seed", type=at_least(0), help="of data and networks")
     add("--out", type=Path, help="the result, a .npz file; what is finished on the way is kept beside it")
     add("--resume", action="store_true", help="go on with an interrupted run of the same arguments")
@@ -72,7 +73,9 @@ def main(arguments: argparse.ArgumentParser, quick: dict, experiment: Callable) 
     if "--quick" in sys.argv:
         arguments.set_defaults(**quick)
     options = arguments.parse_args()
-    settings = {k: str(v) for k, v in vars(options).items() if k not in ("out", "resume")}
+    # of a file the name: where it lies is of this machine
+    name_of = lambda v: v.name if isinstance(v, Path) else str(v)
+    settings = {k: name_of(v) for k, v in vars(options).items() if k not in ("out", "resume")}
     try:
         # one block of networks on each core
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
@@ -104,6 +107,8 @@ def main(arguments: argparse.ArgumentParser, quick: dict, experiment: Callable) 
         where.add_argument("--out")
         where.add_argument("--resume", action="store_true")
         rest = where.parse_known_args(sys.argv[1:])[1]
+        given = {str(v): v.name for v in vars(options).values() if isinstance(v, Path)}
+        rest = [given.get(argument, argument) for argument in rest]
         name = arguments.prog.split(".")[-1]
         provenance = {
             "command": shlex.join(["python", "-m", f"experiments.{name}", *rest]),

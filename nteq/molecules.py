@@ -135,8 +135,8 @@ def densities(
     _require_memory(size, len(x))
     kinds = (z[:, :, None] == seen).astype(x.dtype)  # (n, atoms, elements)
     centre = (at[:, :, None] == species).astype(x.dtype)
-    found = _densities(x, chosen, kinds, degree, radial, smoothing)
     there = jnp.asarray(centre.any(-1))
+    found = _densities(x, chosen, there, kinds, degree, radial, smoothing)
     lengths = jnp.sqrt((found**2).sum((2, 3)))
     if _checks.is_known(found):
         alone = _checks.look(lambda: there & (lengths == 0))
@@ -214,6 +214,7 @@ def _require_memory(size: float, n: int) -> None:
 def _densities(
     x: Array,
     chosen: Array,
+    there: Array,
     kinds: Array,
     degree: int,
     radial: Callable[[Array], Array],
@@ -223,10 +224,11 @@ def _densities(
     order = np.repeat(np.arange(degree + 1), 2 * np.arange(degree + 1) + 1)
     smear = jnp.exp(-(jnp.asarray(smoothing, x.dtype) ** 2) / 2 * (order * (order + 1)))
 
-    def one(molecule: tuple[Array, Array, Array]) -> Array:
-        places, rows, kind = molecule
+    def one(molecule: tuple[Array, Array, Array, Array]) -> Array:
+        places, rows, centre, kind = molecule
         other = jnp.arange(len(places))[None] != rows[:, None]
-        pairs = other & (kind.sum(1) > 0)[None]
+        # a row without an atom may be at the place of one
+        pairs = other & centre[:, None] & (kind.sum(1) > 0)[None]
         # a place of its own for what does not count, so that no function is asked for its value at zero
         apart = jnp.where(
             pairs[..., None], places[None] - places[rows][:, None], jnp.eye(3, dtype=x.dtype)[2]
@@ -237,7 +239,7 @@ def _densities(
         sums = einsum("ijk,je,ijy->ieky", weights, kind, values)
         return sums.reshape(len(rows), -1, sums.shape[-1])
 
-    return jax.lax.map(one, (x, chosen, kinds), batch_size=64)
+    return jax.lax.map(one, (x, chosen, there, kinds), batch_size=64)
 
 
 def molecule_kernel(

@@ -473,6 +473,8 @@ def test_the_requirements_of_qm9s_molecules_are_locked():
     root = datasets.QM9.parent.parent
     locked = (root / "experiments" / "qm9_molecules.requirements.txt").read_text().splitlines()
     assert {"qm9pack==1.0.3", "tblite==0.8.0"} <= set(locked) and all("==" in line for line in locked)
+    locked = (root / "experiments" / "qm9_soap.requirements.txt").read_text().splitlines()
+    assert {"ase==3.29.0", "dscribe==2.1.2"} <= set(locked) and all("==" in line for line in locked)
 
 
 @pytest.mark.parametrize(
@@ -508,7 +510,9 @@ def test_the_results_of_all_experiments_ship_with_their_provenance():
     assert len(names) > 10
     for name in names:
         made = experiment(name)["provenance"]
-        assert made["command"].startswith(f"python -m experiments.{name}") and made["versions"]["jax"]
+        assert made["command"].startswith(f"python -m experiments.{name}")
+        assert made["versions"]["dscribe" if name == "qm9_soap" else "jax"]
+        assert " /" not in made["command"] and not any(v.startswith("/") for v in made["settings"].values())
 
 
 def test_works_with_strict_promotion():

@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from experiments import qm9_regression
 from experiments.comparison import METHODS, TRAININGS, calibration_error, canonicalised
 from experiments.fashion_mnist import network
 from experiments.infinite_ensemble import averaged_kernels, mean_prediction
 from experiments.pipelines.rows import TABLE
+from experiments.qm9 import averaged, product_rule, sums_over_rotations
 from experiments.rotations import DIRECTION, at_angles, canonical, in_a_disc, smooth
+from nteq import datasets
 from nteq.actions import on_images, orbit
-from nteq.datasets import experiment, fashion_mnist
+from nteq.datasets import experiment, fashion_mnist, qm9
 from nteq.gradient_flow import GradientFlow
-from nteq.groups import cyclic
+from nteq.groups import cyclic, icosahedral
+from nteq.harmonics import wigner_matrices
+from nteq.molecules import densities
 from nteq.networks import cnn, gcnn
 
 ROOT = Path(__file__).parent.parent.parent
@@ -219,6 +224,88 @@ def test_the_protein_complexes_experiment_runs(tmp_path, refused):
 
 
 @pytest.mark.slow
+def test_the_qm9_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
+    out = tmp_path / "qm9.npz"
+    data = ("--data", datasets.QM9.absolute())
+    done = command("qm9", "--quick", *data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = np.load(out)
+    kinds = result["kinds"].tolist()
+    assert result["error"].shape == result["cv_error"].shape == result["ridge"].shape == (7, 2, 2)
+    # the order of the molecules is a permutation, and the tests are none of those learned from
+    assert not set(result["train_rows"][0]) & set(result["test_rows"][0])
+    best = result["error"][[kinds.index("icosahedral"), kinds.index("closed form")]]
+    assert (best[:, 1] < result["error"][kinds.index("plain"), 1]).all()
+    # u² has degree 2, and degree 3 with a vector to predict, so that sixty rotations are all
+    spread = dict(zip(result["spread_groups"].tolist(), result["spread"][1], strict=True))
+    assert spread["icosahedral"].max() < 1e-6 and result["spread_closed"].max() < 1e-6
+    assert min(spread[name].min() for name in ("plain", "tetrahedral", "octahedral")) > 1
+    assert result["spread_error"][1, 3] == pytest.approx(float(result["spread_closed_error"]), rel=1e-6)
+    defect = dict(zip(result["dipole_kinds"].tolist(), result["dipole_defect"], strict=True))
+    assert defect["icosahedral, square"].max() < 1e-6 and defect["icosahedral"].min() > 1e-3
+    assert (result["rule_eigenvalues"][..., 0] < 0).all() and result["group_eigenvalues"][0] > 0
+    made = provenance(result)
+    assert made["command"] == "python -m experiments.qm9 --quick --data qm9.npz"
+    assert made["settings"]["data"] == "qm9.npz" and str(ROOT) not in str(result["provenance"])
+    assert str(result["data"]) == "python -m experiments.qm9_molecules --count 2000 --seed 0"
+    again = tmp_path / "again.npz"
+    again.with_suffix(".run").mkdir()
+    there = {name: np.full((2, 2), 0.5) for name in ("error", "cv_error", "ridge")}
+    np.savez(again.with_suffix(".run") / "curve of plain.npz", **there)
+    done = command("qm9", "--quick", "--out", again, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (np.load(again)["error"][0] == 0.5).all()  # what was there is used
+    np.testing.assert_allclose(np.load(again)["error"][1:], result["error"][1:], rtol=1e-5)
+
+
+def test_the_leave_one_out_error_is_that_of_regressions_on_all_others():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 5, (30, 5)).astype(float)
+    counts[:, 4] = np.arange(30) == 3  # one molecule has an element that no other has
+    features = rng.normal(size=(90, 100))
+    energies, vectors = rng.normal(size=30) + counts @ np.arange(5), rng.normal(size=(30, 3))
+    for ridge in (1e-10, 1e-3, 1.0):
+        gram, errors = features[:30] @ features[:30].T, []
+        unit = ridge * np.trace(gram) / 30
+        for i in set(range(30)) - {3}:
+            others = np.arange(30) != i
+            first = np.linalg.lstsq(counts[others], energies[others])[0]
+            left = energies - counts @ first
+            rest = np.linalg.solve(gram[np.ix_(others, others)] + unit * np.eye(29), left[others])
+            errors.append(abs(left[i] - gram[i, others] @ rest))
+        found = qm9_regression.fit(gram, energies, counts, np.array([ridge]))
+        assert found.cv_error == pytest.approx(np.mean(errors), rel=1e-8)
+        gram, errors = features @ features.T, []
+        unit = ridge * np.trace(gram) / 90
+        for i in range(30):
+            others = np.repeat(np.arange(30) != i, 3)
+            rest = np.linalg.solve(
+                gram[np.ix_(others, others)] + unit * np.eye(87), vectors.reshape(-1)[others]
+            )
+            errors.append(np.linalg.norm(vectors[i] - gram[np.ix_(~others, others)] @ rest))
+        found = qm9_regression.fit(gram, vectors, ridges=np.array([ridge]))
+        assert found.cv_error == pytest.approx(np.mean(errors), rel=1e-8)
+        solved = np.linalg.solve(gram + unit * np.eye(90), vectors.reshape(-1))
+        np.testing.assert_allclose(found.coefficients, solved, rtol=1e-6)
+
+
+def test_sums_over_rotations_of_a_group_are_its_average_and_rules_are_as_exact_as_they_say():
+    molecules, group = qm9(6), icosahedral()
+    x = np.asarray(densities(molecules["positions"], molecules["numbers"]), float)
+    sums = sums_over_rotations(x, x[:4], group.matrices, np.full(60, 1 / 60), [60])[0]
+    np.testing.assert_allclose(sums, averaged(group)(x, x[:4]).ntk, rtol=1e-5)
+    for degree, nodes in [(5, 108), (7, 256), (9, 500)]:
+        matrices, weights = product_rule(degree)
+        assert len(matrices) == nodes and weights.sum() == pytest.approx(1)
+        average = np.einsum("g,gab->ab", weights, wigner_matrices(matrices, degree))
+        average[0, 0] -= 1
+        assert np.abs(average).max() < 1e-12
+    rotations = qm9_regression.random_rotations(np.random.default_rng(0), 4000)
+    np.testing.assert_allclose(np.linalg.det(rotations), 1)
+    assert np.abs(wigner_matrices(rotations, 2).mean(0)[1:, 1:]).max() < 0.05
+
+
+@pytest.mark.slow
 def test_the_group_kernels_experiment_runs_and_goes_on_where_it_was_interrupted(tmp_path, refused):
     out = tmp_path / "group_kernels.npz"
     done = command("group_kernels", "--quick", "--out", out)
@@ -410,6 +497,12 @@ def test_a_command_that_fails_on_the_way_says_why_and_does_not_mix_runs(tmp_path
         ("fashion_mnist", ["--optimizer", "adamw"], "argument --optimizer: invalid choice: 'adamw'"),
         ("fashion_mnist", ["--group", "D4"], "argument --group: invalid choice: 'D4'"),
         ("fashion_mnist", ["--test", 1798, "--train", 10], "--test must be at most 1797"),
+        ("qm9", ["--test", 0], "argument --test: must be a whole number of at least 1, got '0'"),
+        ("qm9", ["--quick", "--train", 50], "50 molecules to train on and 20 to test on are more than 60"),
+        ("qm9", ["--quick", "--train", 20], "--spread-train must be at most 20 here, got 30"),
+        ("qm9", ["--molecules", 2001], "python -m experiments.qm9_molecules --count 2001 --out FILE"),
+        ("qm9_soap", ["--test", 0], "--molecules, --train, --test and --draws must be at least 1"),
+        ("qm9_soap", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
         ("qm9_molecules", ["--count", 0], "--count must be from 1 to 130811, got 0"),
         ("qm9_molecules", ["--out", "result.txt"], "--out must end in .npz, got result.txt"),
     ],
@@ -573,6 +666,69 @@ def test_the_stored_protein_complexes_result_is_of_equal_networks_and_beats_one_
     # no test pose was trained on, nor a complex that counts as unseen
     assert not set(result["test"]) & set(result["unseen"])
     assert (result["auc"][:2, -1, :, 1] > 0.7).all()
+
+
+def test_the_stored_qm9_result_shows_what_rotations_are_worth():
+    result = experiment("qm9")
+    made = result["provenance"]
+    assert made["command"] == "python -m experiments.qm9 --data qm9-5000.npz"
+    assert str(result["data"]) == "python -m experiments.qm9_molecules --count 5000 --seed 0"
+    np.testing.assert_array_equal(result["index"][:2000], qm9()["index"])
+    train, test = qm9_regression.draws(len(result["index"]), 2000, 1000, 5, 0)
+    np.testing.assert_array_equal(result["train_rows"], train)
+    np.testing.assert_array_equal(result["test_rows"], test)
+    kinds = result["kinds"].tolist()
+    error = dict(zip(kinds, result["error"], strict=True))  # (sizes, draws)
+    n = result["train"].tolist()
+    assert n == [50, 100, 200, 500, 1000, 2000] and error["plain"].shape == (6, 5)
+    assert all((np.diff(one.mean(1)) < 0).all() for one in error.values())
+    thousand = {kind: one[n.index(1000)] for kind, one in error.items()}  # with every training set:
+    assert (thousand["plain"] > 2.8 * thousand["icosahedral"]).all()
+    assert (thousand["octahedral"] > thousand["icosahedral"]).all()
+    assert (thousand["icosahedral"] > thousand["closed form"]).all()
+    assert (thousand["closed form"] > thousand["closed form, finer"]).all()
+    assert (thousand["plain, as given"] < thousand["plain"]).all()  # it cheats
+    assert thousand["icosahedral"].mean() < 125 and thousand["closed form"].mean() < 95
+    assert thousand["closed form, finer"].mean() < 80
+    chosen = result["choices"].tolist().index(result["chosen"])
+    assert chosen == result["choices_cv_error"].argmin()
+    # the larger the group, the less a turn changes; nothing where the average is exact
+    relu, square = result["spread"].mean(-1)
+    assert result["spread_orders"].tolist() == [1, 12, 24, 60]
+    assert (np.diff(relu) < 0).all() and relu[-1] < 0.2 * relu[0]
+    assert result["spread"][1, 3].max() < 1e-4 and result["spread_closed"].max() < 1e-4
+    assert square[:3].min() > 1
+    # a rule that is no group
+    smallest = result["rule_eigenvalues"][..., 0]
+    assert (smallest[:, 0] < -1e-6).all() and result["group_eigenvalues"][0] > 0
+    assert result["rule_asymmetry"][0].max() < 1e-10 and result["rule_asymmetry"][1].min() > 1e-4
+
+
+def test_the_stored_qm9_result_of_dipoles():
+    result = experiment("qm9")
+    kinds = result["dipole_kinds"].tolist()
+    assert kinds[0] == "plain" and kinds[-1] == "icosahedral and inversion"
+    shape = (5, len(result["dipole_train"]), 5)
+    assert result["dipole_error"].shape == result["dipole_energy_error"].shape == shape
+    plain, octahedral, icosahedral = result["dipole_error"][:3, -1]
+    assert (plain > 1.5 * icosahedral).all() and (octahedral > icosahedral).all()
+    defect = dict(zip(kinds, result["dipole_defect"][:, -1].mean(-1), strict=True))
+    assert defect["icosahedral, square"] < 1e-6
+    assert defect["icosahedral"] < defect["octahedral"] < 0.5 * defect["plain"]
+    # parity helps, in every draw, as it does energies
+    of_energies = result["dipole_energy_error"]
+    assert (result["dipole_error"][4, -1] < icosahedral).all() and (
+        of_energies[4, -1] < of_energies[2, -1]
+    ).all()
+
+
+def test_soap_was_given_the_same_molecules_and_training_sets():
+    ours, soap = experiment("qm9"), experiment("qm9_soap")
+    for name in ("data", "index", "train", "train_rows", "test_rows"):
+        np.testing.assert_array_equal(ours[name], soap[name])
+    assert soap["error"].shape == ours["error"].shape[1:]
+    best = soap["cv_error"] == soap["cv_error"].min()
+    assert best.any() and (np.diff(soap["error"].mean(1)) < 0).all()
 
 
 def test_the_stored_group_kernels_come_to_the_limit_like_one_over_the_width():

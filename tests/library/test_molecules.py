@@ -87,6 +87,9 @@ def test_what_stands_where_there_is_no_atom_does_not_matter():
     x, y = places(3), places(3)
     y[NUMBERS == 0] = y[0, 0]
     np.testing.assert_array_equal(densities(x, NUMBERS), densities(y, NUMBERS))
+    y[1, 4] = y[1, 0]  # in the middle of a methane the zeros of an empty row are where the carbon is
+    some = {"centres": (1, 6, 7, 8, 9)}
+    np.testing.assert_array_equal(densities(x, NUMBERS, **some), densities(y, NUMBERS, **some))
     same = densities(x[:, :4], NUMBERS[0, :4])  # one row of numbers for all
     np.testing.assert_array_equal(same, densities(x[:, :4], np.tile(NUMBERS[0, :4], (5, 1))))
 
