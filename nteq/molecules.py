@@ -261,8 +261,8 @@ def molecule_kernel(
     computed once for all rotations, and of a matrix that is known to be symmetric one half.
 
     The kernel is a value, as that of `mlp_kernel`, and its derivatives are finite. Environments that are
-    parallel to rounding count as parallel; of those that are nearly so E[φ'(u)φ'(u')] has an error of 1e-7
-    at most, or 1e-3 in float32.
+    parallel to rounding count as parallel; of those that are nearly so E[φ'(u)φ'(u')] has an error of about
+    1e-7, or 1e-3 in float32.
 
     Args:
         species: how many of the channels say what atom it is: the number of `centres` of `densities`.
@@ -307,7 +307,7 @@ class _MoleculeKernel:
     def __call__(self, x1: ArrayLike, x2: ArrayLike) -> Kernels:
         symmetric = x1 is x2
         x1, x2 = _molecules("molecule_kernel", self, x1, x2)
-        return _kernels(_values(self, x1, x2, None, None, None, symmetric)[..., 0])
+        return _kernels("molecule_kernel", _values(self, x1, x2, None, None, None, symmetric)[..., 0])
 
     def orbit_sums(
         self, x1: ArrayLike, x2: ArrayLike, action: Action, weights: Any, symmetric: bool
@@ -320,12 +320,12 @@ class _MoleculeKernel:
         weights = np.asarray(weights) if _checks.is_known(weights) else weights
         flat = weights.reshape(action.group.order, -1).astype(x1.dtype)
         sums = self._of_images(x1, x2, action, flat, symmetric)
-        return _kernels(sums.reshape(*sums.shape[:3], *weights.shape[1:]))
+        return _kernels("molecule_kernel", sums.reshape(*sums.shape[:3], *weights.shape[1:]))
 
     def orbit_values(self, x1: ArrayLike, x2: ArrayLike, action: Action) -> Kernels:
         """k(x1, ρ(g)x2) for all g, shape (n1, n2, |G|)."""
         x1, x2 = _molecules("molecule_kernel", self, x1, x2)
-        return _kernels(self._of_images(x1, x2, action, None, False))
+        return _kernels("molecule_kernel", self._of_images(x1, x2, action, None, False))
 
     def _of_images(self, x1: Array, x2: Array, action: Action, weights: Any, symmetric: bool) -> Any:
         inverses = action.group.inverses
@@ -386,7 +386,9 @@ class _PowerSpectrumKernel:
         same = x1 is x2
         x1, x2 = _molecules("power_spectrum_kernel", self, x1, x2)
         first = _features(self, x1)
-        return _kernels(_of_features(self, first, first if same else _features(self, x2)))
+        return _kernels(
+            "power_spectrum_kernel", _of_features(self, first, first if same else _features(self, x2))
+        )
 
 
 @jax.jit
@@ -440,7 +442,7 @@ def _split(species: int, x: Array) -> tuple[Array, Array]:
     return x[..., :species, 0], x[..., species:, :]
 
 
-def _kernels(values: Any) -> Kernels:
+def _kernels(caller: str, values: Any) -> Kernels:
     """NNGP and NTK of an array that has both in front, checked where they are known."""
     if not isinstance(values, np.ndarray) and _checks.is_known(values):
         values = np.asarray(values)
@@ -448,7 +450,7 @@ def _kernels(values: Any) -> Kernels:
         return Kernels(values[0], values[1])
     if not _checks.are_finite(values):
         raise ValueError(
-            f"molecule_kernel: the kernel has values that {values.dtype} cannot hold. Scale the inputs or "
+            f"{caller}: the kernel has values that {values.dtype} cannot hold. Scale the inputs or "
             'W_std, or compute in float64: jax.config.update("jax_enable_x64", True).'
         )
     with jax.ensure_compile_time_eval():

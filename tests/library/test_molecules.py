@@ -351,6 +351,10 @@ WATER = np.array([[[0.0, 0.0, 0.0], [0.76, 0.59, 0.0], [-0.76, 0.59, 0.0]]])
             lambda: molecule_kernel(4)(1e200 * np.ones((2, 3, 5, 9)), np.ones((2, 3, 5, 9))),
             "float64 cannot hold",
         ),
+        (
+            lambda: power_spectrum_kernel(4)(1e200 * np.ones((2, 3, 5, 9)), np.ones((2, 3, 5, 9))),
+            "power_spectrum_kernel: the kernel has values that float64 cannot hold",
+        ),
         (lambda: radial_functions(-1.0), "must not be negative"),
     ],
 )
